@@ -1,0 +1,5 @@
+//! Entry point of the shim.
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}
