@@ -1,0 +1,1 @@
+//! Host effects from any language.
