@@ -1,0 +1,36 @@
+import type { ContainerState } from '../core/container-state.ts';
+import type { ContainerConfig, HostConfig } from '../wire/docker/container-config.ts';
+import type { EndpointView, Isolation, PublishedPort, WallFacts } from './engine.ts';
+
+/** A container as it is kept: the user's wish, what was decided at creation, and its state. */
+export interface ContainerRecord {
+  readonly id: string;
+  readonly name: string;
+  readonly createdAtMs: number;
+  readonly imageId: string;
+  readonly imageReference: string;
+  readonly isolation: Isolation;
+  readonly config: ContainerConfig;
+  readonly hostConfig: HostConfig;
+  readonly command: readonly string[];
+  readonly hostname: string;
+  /** Decided at creation and never changed behind the user's back. */
+  readonly facts: WallFacts;
+  readonly state: ContainerState;
+  readonly restartCount: number;
+  /** Present from before the sandbox is made until nothing of it is left on the host: what reconciliation works from. */
+  readonly sandbox?: SandboxRecord;
+  /** Moments of the last start, kept for inspect after the sandbox is gone. */
+  readonly lastPhases?: SandboxRecord["phases"];
+}
+
+export interface SandboxRecord {
+  readonly runtimeDir: string;
+  readonly network?: EndpointView & { readonly networkName: string; readonly hostInterface: string };
+  /** Ports as held: `80/tcp` → host ends. */
+  readonly ports: Readonly<Record<string, readonly PublishedPort[]>>;
+  /** Of the machine process (vm wall). */
+  readonly uid?: number;
+  readonly cgroupPath: string;
+  readonly phases: readonly { readonly name: string; readonly monotonicNs: number }[];
+}

@@ -1,0 +1,168 @@
+import { planCapabilities } from '../core/capabilities.ts';
+import type { ResourcePlan } from '../core/resources.ts';
+import { planSeccomp } from '../core/seccomp.ts';
+import type { ContainerConfig, HostConfig } from '../wire/docker/container-config.ts';
+
+/** What the runtime-spec is made from, beside the user's configuration. */
+export interface SpecInput {
+  readonly id: string;
+  readonly config: ContainerConfig;
+  readonly hostConfig: HostConfig;
+  /** Program and arguments. */
+  readonly command: readonly string[];
+  readonly hostname: string;
+  readonly resources: ResourcePlan;
+  /** Capabilities that can be given at all in this wall. */
+  readonly availableCapabilities: ReadonlySet<string>;
+  /** `sys/fs/cgroup`-relative cgroup of the container. */
+  readonly cgroupPath: string;
+}
+
+const DEFAULT_PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
+
+/** Source: moby daemon/pkg/oci/defaults.go. */
+const MASKED_PATHS = [
+  '/proc/asound', '/proc/acpi', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats', '/proc/timer_list',
+  '/proc/timer_stats', '/proc/sched_debug', '/proc/scsi', '/sys/firmware', '/sys/devices/virtual/powercap',
+];
+const READONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
+
+/**
+ * The OCI runtime-spec `config.json` of a container's first process: the same for both walls, which fill in the root, the network
+ * namespace and the user's numbers. Source: https://github.com/opencontainers/runtime-spec/blob/main/config.md
+ */
+export function buildSpec(input: SpecInput): object {
+  const { config, hostConfig } = input;
+  const privileged = hostConfig.Privileged ?? false;
+  const capabilities = planCapabilities({
+    add: hostConfig.CapAdd ?? [],
+    drop: hostConfig.CapDrop ?? [],
+    privileged,
+    available: input.availableCapabilities,
+  });
+  const security = new Set(hostConfig.SecurityOpt ?? []);
+  const noNewPrivileges = security.has('no-new-privileges') || security.has('no-new-privileges:true');
+  const seccomp = planSeccomp(capabilities, privileged || security.has('seccomp=unconfined') || security.has('seccomp:unconfined'));
+  return {
+    ociVersion: '1.0.2',
+    process: {
+      terminal: config.Tty ?? false,
+      user: { uid: 0, gid: 0 },
+      args: input.command,
+      env: planEnvironment(config, input.hostname),
+      cwd: config.WorkingDir || '/',
+      capabilities: {
+        bounding: capabilities,
+        effective: capabilities,
+        permitted: capabilities,
+      },
+      rlimits: (hostConfig.Ulimits ?? []).map((limit) => ({
+        type: `RLIMIT_${limit.Name.toUpperCase()}`,
+        soft: limit.Soft,
+        hard: limit.Hard,
+      })),
+      noNewPrivileges,
+      ...(hostConfig.OomScoreAdj ? { oomScoreAdj: hostConfig.OomScoreAdj } : {}),
+    },
+    root: { path: 'rootfs', readonly: hostConfig.ReadonlyRootfs ?? false },
+    hostname: input.hostname,
+    mounts: planMounts(hostConfig, privileged),
+    linux: {
+      cgroupsPath: input.cgroupPath,
+      namespaces: ['pid', 'mount', 'uts', 'ipc', 'network'].map((type) => ({ type })),
+      resources: planCgroup(hostConfig, input.resources, privileged),
+      sysctl: { 'net.ipv4.ip_unprivileged_port_start': '0', ...(hostConfig.Sysctls ?? {}) },
+      maskedPaths: privileged ? [] : (hostConfig.MaskedPaths ?? MASKED_PATHS),
+      readonlyPaths: privileged ? [] : (hostConfig.ReadonlyPaths ?? READONLY_PATHS),
+      ...(seccomp ? { seccomp } : {}),
+    },
+  };
+}
+
+function planEnvironment(config: ContainerConfig, hostname: string): string[] {
+  const own = config.Env ?? [];
+  const names = new Set(own.map((entry) => entry.split('=', 1)[0]));
+  const given = [DEFAULT_PATH, `HOSTNAME=${hostname}`, ...(config.Tty ? ['TERM=xterm'] : [])];
+  const defaults = given.filter((entry) => !names.has(entry.split('=', 1)[0]));
+  return [...defaults, ...own.filter((entry) => entry.includes('='))];
+}
+
+function planMounts(hostConfig: HostConfig, privileged: boolean): object[] {
+  const access = privileged ? 'rw' : 'ro';
+  const shmBytes = hostConfig.ShmSize || DEFAULT_SHM_BYTES;
+  const standard = [
+    { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
+    { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'] },
+    {
+      destination: '/dev/pts',
+      type: 'devpts',
+      source: 'devpts',
+      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
+    },
+    { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', access] },
+    { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options: ['nosuid', 'noexec', 'nodev', access] },
+    { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev'] },
+    {
+      destination: '/dev/shm',
+      type: 'tmpfs',
+      source: 'shm',
+      options: ['nosuid', 'noexec', 'nodev', 'mode=1777', `size=${shmBytes}`],
+    },
+  ];
+  const tmpfs = Object.entries(hostConfig.Tmpfs ?? {}).map(([destination, options]) => ({
+    destination,
+    type: 'tmpfs',
+    source: 'tmpfs',
+    options: ['nosuid', 'nodev', 'noexec', ...options.split(',').filter((option) => option !== '')],
+  }));
+  return [...standard, ...tmpfs];
+}
+
+/** Devices that every container may use; all others are denied. Numbers from Linux, Documentation/admin-guide/devices.txt. */
+const ALLOWED_DEVICES = [
+  { major: 1, minor: 3 }, // null
+  { major: 1, minor: 5 }, // zero
+  { major: 1, minor: 7 }, // full
+  { major: 1, minor: 8 }, // random
+  { major: 1, minor: 9 }, // urandom
+  { major: 5, minor: 0 }, // tty
+  { major: 5, minor: 1 }, // console
+  { major: 5, minor: 2 }, // ptmx
+] as const;
+
+function planCgroup(hostConfig: HostConfig, plan: ResourcePlan, privileged: boolean): object {
+  const period = hostConfig.CpuPeriod || 100_000;
+  const cpu = {
+    ...(plan.cpuLimit === undefined ? {} : { quota: Math.round(plan.cpuLimit * period), period }),
+    ...(hostConfig.CpuShares ? { shares: hostConfig.CpuShares } : {}),
+    ...(hostConfig.CpusetCpus ? { cpus: hostConfig.CpusetCpus } : {}),
+    ...(hostConfig.CpusetMems ? { mems: hostConfig.CpusetMems } : {}),
+  };
+  return {
+    devices: privileged
+      ? [{ allow: true, access: 'rwm' }]
+      : [
+          { allow: false, access: 'rwm' },
+          { allow: true, type: 'c', access: 'm' },
+          { allow: true, type: 'b', access: 'm' },
+          ...ALLOWED_DEVICES.map((device) => ({ allow: true, type: 'c', ...device, access: 'rwm' })),
+          { allow: true, type: 'c', major: 136, access: 'rwm' }, // pts/*
+        ],
+    ...(Object.keys(cpu).length > 0 ? { cpu } : {}),
+    ...planMemory(hostConfig, plan),
+    ...(hostConfig.PidsLimit && hostConfig.PidsLimit > 0 ? { pids: { limit: hostConfig.PidsLimit } } : {}),
+  };
+}
+
+/** Docker's rule: swap unset means as much swap as memory again; -1 is no bound. */
+function planMemory(hostConfig: HostConfig, plan: ResourcePlan): object {
+  const limit = plan.memoryLimitBytes;
+  if (limit === undefined && !hostConfig.MemoryReservation) return {};
+  return {
+    memory: {
+      ...(limit === undefined ? {} : { limit, swap: hostConfig.MemorySwap || limit * 2 }),
+      ...(hostConfig.MemoryReservation ? { reservation: hostConfig.MemoryReservation } : {}),
+    },
+  };
+}

@@ -1,0 +1,136 @@
+import { access, constants } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
+import { EngineError } from '../core/errors.ts';
+import type { MachineConfig } from '../wire/shim.ts';
+import { probeKvm, type KvmProbe } from './kvm/probe.ts';
+
+export type AcceleratorChoice = 'auto' | 'kvm' | 'tcg';
+
+export interface MachineFiles {
+  readonly kernelPath: string;
+  readonly initramfsPath: string;
+  /** Sparse disk image with an empty ext4: every machine's scratch disk starts as a copy of it. */
+  readonly scratchTemplatePath: string;
+}
+
+/** Users that machine processes run as. Beyond what distributions and user namespaces hand out (subuid starts at 100000). */
+const FIRST_UID = 1_900_000_000;
+const UID_COUNT = 65_536;
+
+/** What machines on this host are made of, and whether they can be made at all. The choice is made once, by running a guest. */
+export class MachineHost {
+  readonly accelerator: 'kvm' | 'tcg';
+  /** What the probe of /dev/kvm found. */
+  readonly kvm: KvmProbe;
+  readonly scratchTemplatePath: string;
+  readonly #config: Omit<MachineConfig, 'vcpus' | 'memoryBytes' | 'uid' | 'cgroupPath' | 'driver'> | undefined;
+  readonly #problem: string | undefined;
+  readonly #uids = new Map<number, string>();
+
+  private constructor(options: {
+    accelerator: 'kvm' | 'tcg';
+    kvm: KvmProbe;
+    files: MachineFiles;
+    qemuPath: string | undefined;
+    problem: string | undefined;
+  }) {
+    this.accelerator = options.accelerator;
+    this.kvm = options.kvm;
+    this.scratchTemplatePath = options.files.scratchTemplatePath;
+    this.#problem = options.problem;
+    this.#config =
+      options.qemuPath === undefined
+        ? undefined
+        : {
+            accelerator: options.accelerator,
+            qemuPath: options.qemuPath,
+            kernelPath: options.files.kernelPath,
+            initramfsPath: options.files.initramfsPath,
+            kernelArguments: [],
+            cpuModel: options.accelerator === 'kvm' ? 'host' : 'max',
+          };
+  }
+
+  /** Probes the host. With `kvm` a host that cannot run an unmodified guest is an error that says why. */
+  static async open(choice: AcceleratorChoice, files: MachineFiles): Promise<MachineHost> {
+    const kvm = await probeKvm();
+    if (choice === 'kvm' && !kvm.usable) {
+      throw new EngineError('unavailable', `--accelerator kvm: ${kvm.message}`, { details: { reason: kvm.reason } });
+    }
+    const qemuPath = await findProgram('qemu-system-x86_64');
+    const problem = await findProblem(qemuPath, files);
+    const accelerator = choice === 'tcg' || !kvm.usable ? 'tcg' : 'kvm';
+    return new MachineHost({ accelerator, kvm, files, qemuPath, problem });
+  }
+
+  /** Why no machine can be made here, with the remedy; undefined when one can. */
+  get problem(): string | undefined {
+    return this.#problem;
+  }
+
+  assertUsable(): void {
+    if (this.#problem) {
+      throw new EngineError('unavailable', `isolation vm is not possible on this host: ${this.#problem} (or choose --isolation os)`);
+    }
+  }
+
+  config(): Omit<MachineConfig, 'vcpus' | 'memoryBytes' | 'uid' | 'cgroupPath' | 'driver'> {
+    this.assertUsable();
+    if (!this.#config) throw new EngineError('internal', 'the machine host has no configuration');
+    return this.#config;
+  }
+
+  /** A user id that no other machine of ours has. */
+  allocateUid(owner: string): number {
+    for (let uid = FIRST_UID; uid < FIRST_UID + UID_COUNT; uid++) {
+      if (this.#uids.has(uid)) continue;
+      this.#uids.set(uid, owner);
+      return uid;
+    }
+    throw new EngineError('resource-exhausted', `all ${UID_COUNT} user ids for machines are in use; remove machines first`);
+  }
+
+  /** A running machine of an earlier daemon has this id. */
+  reserveUid(uid: number, owner: string): void {
+    this.#uids.set(uid, owner);
+  }
+
+  releaseUid(uid: number): void {
+    this.#uids.delete(uid);
+  }
+}
+
+async function findProblem(qemuPath: string | undefined, files: MachineFiles): Promise<string | undefined> {
+  if (qemuPath === undefined) return 'the program qemu-system-x86_64 is not installed; install the package qemu-system-x86';
+  for (const [what, path] of [
+    ['guest kernel', files.kernelPath],
+    ['initramfs', files.initramfsPath],
+    ['scratch disk template', files.scratchTemplatePath],
+  ] as const) {
+    if (!(await isReadable(path))) return `the ${what} ${path} is missing; run 'make setup' in the checkout`;
+  }
+  return undefined;
+}
+
+async function findProgram(name: string): Promise<string | undefined> {
+  const directories = (process.env['PATH'] ?? '').split(delimiter).concat('/usr/bin', '/usr/local/bin');
+  for (const directory of directories.filter((one) => one.startsWith('/'))) {
+    const path = join(directory, name);
+    if (await isExecutable(path)) return path;
+  }
+  return undefined;
+}
+
+async function isExecutable(path: string): Promise<boolean> {
+  return await access(path, constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function isReadable(path: string): Promise<boolean> {
+  return await access(path, constants.R_OK).then(
+    () => true,
+    () => false,
+  );
+}

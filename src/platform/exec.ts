@@ -1,0 +1,32 @@
+import { execa } from 'execa';
+import { EngineError } from '../core/errors.ts';
+
+export interface ProgramOptions {
+  /** What the program is run for, as the end of "cannot …". */
+  readonly purpose: string;
+  readonly input?: string;
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+const DEFAULT_TIMEOUT_MS = 30_000;
+/** What is kept of each output stream. */
+const MAXIMUM_OUTPUT_CHARACTERS = 4 * 1024 * 1024;
+
+/** Runs a helper program to its end and returns its output. A failure is an error that quotes what the program said. */
+export async function runProgram(program: string, args: readonly string[], options: ProgramOptions): Promise<string> {
+  const result = await execa(program, args, {
+    ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
+    ...(options.signal ? { cancelSignal: options.signal } : {}),
+    timeout: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+    maxBuffer: MAXIMUM_OUTPUT_CHARACTERS,
+    reject: false,
+  });
+  if (!result.failed) return result.stdout;
+  if (result.code === 'ENOENT') {
+    throw new EngineError('unavailable', `cannot ${options.purpose}: the program ${program} is not installed`, { cause: result });
+  }
+  if (result.isCanceled) throw new EngineError('cancelled', `cannot ${options.purpose}: cancelled`, { cause: result });
+  const said = (result.stderr || result.stdout || result.shortMessage).trim().slice(0, 1000);
+  throw new EngineError('internal', `cannot ${options.purpose}: ${program}: ${said}`, { cause: result });
+}

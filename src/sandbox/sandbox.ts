@@ -1,0 +1,40 @@
+import type { Readable, Writable } from 'node:stream';
+import type { CreateContainer, SandboxConfig, SandboxExit, SandboxStatus } from '../wire/shim.ts';
+
+/**
+ * A running sandbox as the engine sees it, whatever its wall. `process` is `init` for the container's own process.
+ * Every method throws `EngineError`; a sandbox whose shim is gone throws `unavailable`.
+ */
+export interface Sandbox {
+  readonly id: string;
+  status(): Promise<SandboxStatus>;
+  createContainer(containerId: string, body: CreateContainer): Promise<void>;
+  start(containerId: string, process: string): Promise<{ pid: number }>;
+  kill(containerId: string, process: string, signal: number): Promise<void>;
+  resize(containerId: string, process: string, size: { height: number; width: number }): Promise<void>;
+  /** Resolves once the shim has registered the reader: every later byte is in the stream. */
+  output(containerId: string, process: string, options: OutputOptions): Promise<Readable>;
+  /** Its end closes the process's stdin unless `keepOpen`. */
+  input(containerId: string, process: string, options: { keepOpen: boolean }): Writable;
+  wait(containerId: string, process: string, signal: AbortSignal): Promise<SandboxExit>;
+  stop(deadlineMs: number): Promise<void>;
+  /** The exit is on record here: the shim may go. */
+  release(): Promise<void>;
+}
+
+export interface OutputOptions {
+  /** `start` is legal until the process writes more than the shim's buffer holds. */
+  readonly from: 'start' | 'now';
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  readonly signal: AbortSignal;
+}
+
+/** Makes sandboxes and finds those that an earlier daemon left running. */
+export interface SandboxLauncher {
+  launch(config: SandboxConfig): Promise<Sandbox>;
+  /** The sandbox in this directory if its shim answers. */
+  adopt(id: string, runtimeDir: string): Promise<Sandbox | undefined>;
+  /** What the shim left on disk about a container that ended, if it did. */
+  readExit(stateDir: string, containerId: string): Promise<SandboxExit | undefined>;
+}

@@ -1,0 +1,79 @@
+import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { EngineError, systemErrorCode } from '../core/errors.ts';
+import { spawnDetached } from '../platform/detached-process.ts';
+import { exitFileSchema, readinessSchema, type SandboxConfig, type SandboxExit } from '../wire/shim.ts';
+import { ShimClient, shimError } from './shim-client.ts';
+import type { Sandbox, SandboxLauncher } from './sandbox.ts';
+
+/** The protocol says that a shim is ready, or knows why not, well within this; a machine's boot is not part of it. */
+const READY_TIMEOUT_MS = 20_000;
+
+/** Starts one shim process per sandbox. The shim is nobody's child that matters: it outlives the daemon. */
+export class ShimLauncher implements SandboxLauncher {
+  readonly #shimPath: string;
+
+  constructor(options: { shimPath: string }) {
+    this.#shimPath = options.shimPath;
+  }
+
+  async launch(config: SandboxConfig): Promise<Sandbox> {
+    await mkdir(config.runtimeDir, { recursive: true, mode: 0o700 });
+    await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
+    await rm(join(config.stateDir, 'exit.json'), { force: true });
+    const log = await open(join(config.stateDir, 'shim.log'), 'w', 0o600);
+    try {
+      const shim = spawnDetached(this.#shimPath, [], log.fd);
+      const answer = await shim.converse(JSON.stringify(config), READY_TIMEOUT_MS);
+      const readiness = readinessSchema.safeParse(safeJson(answer));
+      if (readiness.success && 'ready' in readiness.data) return new ShimClient(config.id, socketPath(config.runtimeDir));
+      shim.kill();
+      if (readiness.success) throw shimError(answer);
+      const tail = await readTail(join(config.stateDir, 'shim.log'));
+      throw new EngineError('internal', `the shim of sandbox ${config.id} ended before it was ready${tail && `: ${tail}`}`);
+    } catch (error) {
+      await rm(config.runtimeDir, { recursive: true, force: true });
+      throw error;
+    } finally {
+      await log.close();
+    }
+  }
+
+  async adopt(id: string, runtimeDir: string): Promise<Sandbox | undefined> {
+    const client = new ShimClient(id, socketPath(runtimeDir));
+    try {
+      await client.status();
+      return client;
+    } catch (error) {
+      if (error instanceof EngineError && error.code === 'unavailable') return undefined;
+      throw error;
+    }
+  }
+
+  async readExit(stateDir: string, containerId: string): Promise<SandboxExit | undefined> {
+    try {
+      const parsed = exitFileSchema.safeParse(safeJson(await readFile(join(stateDir, 'exit.json'), 'utf8')));
+      return parsed.success ? parsed.data.containers[containerId] : undefined;
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+}
+
+function socketPath(runtimeDir: string): string {
+  return join(runtimeDir, 'shim.sock');
+}
+
+async function readTail(path: string): Promise<string> {
+  const text = await readFile(path, 'utf8').catch(() => '');
+  return text.trim().slice(-500);
+}
+
+function safeJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
