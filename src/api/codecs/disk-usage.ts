@@ -1,0 +1,22 @@
+import type { Engine } from '../../engine/engine.ts';
+import { isAtLeast, type ApiVersion } from '../api-version.ts';
+import { encodeContainerSummary } from './container-list.ts';
+
+/** `/system/df`. Lists are never null up to API 1.51; `types` empty means all. */
+export async function encodeDiskUsage(
+  engine: Engine,
+  version: ApiVersion,
+  types: readonly string[],
+): Promise<Record<string, unknown>> {
+  const wants = (type: string): boolean => types.length === 0 || !isAtLeast(version, '1.42') || types.includes(type);
+  const views = wants('container') ? engine.containers.list({ all: true, limit: 0, filters: new Map() }) : [];
+  const nowMs = Date.now();
+  return {
+    LayersSize: 0,
+    Images: [],
+    Containers: views.map((view) => encodeContainerSummary(view, version, nowMs)),
+    Volumes: [],
+    BuildCache: [],
+    ...(isAtLeast(version, '1.42') ? {} : { BuilderSize: 0 }),
+  };
+}

@@ -1,0 +1,17 @@
+import type { Route } from '../route.ts';
+import { containerRoutes } from './container-routes.ts';
+import { containerStreamRoutes } from './container-stream-routes.ts';
+import { networkRoutes } from './network-routes.ts';
+import { swarmRoutes } from './swarm-routes.ts';
+import { systemRoutes } from './system-routes.ts';
+import { volumeRoutes } from './volume-routes.ts';
+
+/** Every endpoint there is. What is not here is `404 page not found`, as on a daemon that does not know it. */
+export const allRoutes: readonly Route[] = [
+  ...systemRoutes,
+  ...containerStreamRoutes,
+  ...containerRoutes,
+  ...networkRoutes,
+  ...volumeRoutes,
+  ...swarmRoutes,
+];
