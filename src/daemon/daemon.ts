@@ -1,0 +1,168 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { availableParallelism, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { startApiServer, type ApiServer } from '../api/server.ts';
+import { parseCapabilityMask } from '../core/capabilities.ts';
+import { EngineError, systemErrorCode } from '../core/errors.ts';
+import { containerMigrations, ContainerTable } from '../engine/container-table.ts';
+import { Containers } from '../engine/container-service.ts';
+import type { EngineContext } from '../engine/engine-context.ts';
+import { EventRing } from '../engine/event-log.ts';
+import { Networks } from '../engine/networks.ts';
+import { System } from '../engine/system.ts';
+import { MachineHost } from '../machine/machine-host.ts';
+import { BridgeNetwork, networkMigrations } from '../network/bridge-network.ts';
+import { ProcessLayerBuilder } from '../oci/layer-builder.ts';
+import { imageMigrations } from '../oci/image-records.ts';
+import { ImageStore } from '../oci/image-store.ts';
+import { systemClock } from '../platform/clock.ts';
+import { Database } from '../platform/database.ts';
+import { lockFile } from '../platform/ffi/files.ts';
+import { LayerMounts } from '../sandbox/os/layer-mounts.ts';
+import { ShimLauncher } from '../sandbox/shim-launcher.ts';
+import { findArtifacts } from './artifacts.ts';
+import type { DaemonSettings } from './daemon-options.ts';
+import { planListeners } from './listeners.ts';
+import { createLogger } from './logging.ts';
+import { subnetsOfPool } from './address-pools.ts';
+import { PRODUCT_VERSION } from './version.ts';
+
+const MIB = 1024 * 1024;
+/** A machine whose user names no limits. RAM that the guest never touches costs nothing. */
+const MACHINE_DEFAULTS = { vcpus: 2, memoryBytes: 1024 * MIB };
+/** How long streams of clients may go on after SIGTERM. */
+const STOP_DEADLINE_MS = 3_000;
+
+/** The composition root: everything that the daemon is made of, in the order in which it stands up. */
+export class Daemon {
+  readonly addresses: readonly string[];
+  readonly #server: ApiServer;
+  readonly #containers: Containers;
+  readonly #settings: DaemonSettings;
+  readonly #resources: AsyncDisposableStack;
+
+  private constructor(parts: {
+    server: ApiServer;
+    containers: Containers;
+    settings: DaemonSettings;
+    resources: AsyncDisposableStack;
+  }) {
+    this.addresses = parts.server.addresses;
+    this.#server = parts.server;
+    this.#containers = parts.containers;
+    this.#settings = parts.settings;
+    this.#resources = parts.resources;
+  }
+
+  static async start(settings: DaemonSettings, signal: AbortSignal): Promise<Daemon> {
+    await using stack = new AsyncDisposableStack();
+    const dataRoot = settings['data-root'];
+    const execRoot = settings['exec-root'];
+    const logger = createLogger(settings);
+    await makeRoots(dataRoot, execRoot);
+    stack.use(lockFile(join(dataRoot, 'lock')));
+    if (settings.pidfile) await writePidFile(settings.pidfile, stack);
+    const artifacts = findArtifacts();
+    const database = stack.use(
+      Database.open(join(dataRoot, 'state.sqlite'), [...imageMigrations, ...networkMigrations, ...containerMigrations]),
+    );
+    const clock = systemClock;
+    const events = new EventRing(clock);
+    const machine = await MachineHost.open(settings.accelerator, artifacts.machineFiles);
+    const images = await ImageStore.open({
+      root: dataRoot,
+      database,
+      layerBuilder: new ProcessLayerBuilder({ programPath: artifacts.layerBuilderPath }),
+      registry: { mirrors: settings['registry-mirrors'], insecureRegistries: settings['insecure-registries'] },
+      logger,
+      clock,
+    });
+    const network = await BridgeNetwork.open({
+      database,
+      interfacePrefix: settings['bridge-prefix'],
+      bridgeAddress: settings.bip,
+      addressPools: settings['default-address-pools'].flatMap(subnetsOfPool),
+      nowMs: clock.nowMs(),
+    });
+    const context: EngineContext = {
+      table: ContainerTable.load(database),
+      images,
+      events,
+      launcher: new ShimLauncher({ shimPath: artifacts.shimPath }),
+      network,
+      machine,
+      layerMounts: await LayerMounts.open(join(execRoot, 'layers')),
+      clock,
+      logger,
+      host: { cpus: availableParallelism(), memoryBytes: totalmem() },
+      machineDefaults: MACHINE_DEFAULTS,
+      hostCapabilities: await hostCapabilities(),
+      runcPath: 'runc',
+      dataRoot,
+      execRoot,
+      interfacePrefix: settings['bridge-prefix'],
+      defaultIsolation: settings.isolation,
+      allowedIsolations: settings['allowed-isolation'],
+    };
+    const containers = new Containers(context);
+    await containers.reconcile();
+    stack.defer(() => containers.detach());
+    const engine = {
+      containers,
+      images,
+      events,
+      networks: new Networks(network, context.table),
+      system: new System(context, {
+        id: await daemonId(dataRoot),
+        labels: settings.labels,
+        registryMirrors: settings['registry-mirrors'],
+        insecureRegistries: settings['insecure-registries'],
+      }),
+    };
+    const server = stack.use(
+      await startApiServer({ engine, logger, version: PRODUCT_VERSION, listeners: planListeners(settings) }, signal),
+    );
+    logger.info({ accelerator: machine.accelerator, problem: machine.problem, kvm: machine.kvm }, 'ready');
+    return new Daemon({ server, containers, settings, resources: stack.move() });
+  }
+
+  /** Graceful: clients first, then what they stood on. Containers keep running unless the settings say otherwise. */
+  async stop(): Promise<void> {
+    await this.#server.stop({ deadlineMs: STOP_DEADLINE_MS });
+    if (this.#settings['shutdown-containers']) await this.#containers.stopAll();
+    await this.#resources.disposeAsync();
+  }
+}
+
+async function makeRoots(dataRoot: string, execRoot: string): Promise<void> {
+  // A sandbox's socket path is made from the exec root and has 108 bytes at most (unix(7)).
+  if (Buffer.byteLength(execRoot) > 60) {
+    throw new EngineError('invalid-argument', `--exec-root ${execRoot} is too long: 60 bytes at most, as unix sockets are made in it`);
+  }
+  for (const path of [dataRoot, join(dataRoot, 'containers')]) await mkdir(path, { recursive: true, mode: 0o711 });
+  await mkdir(execRoot, { recursive: true, mode: 0o711 });
+}
+
+async function writePidFile(path: string, stack: AsyncDisposableStack): Promise<void> {
+  await writeFile(path, `${process.pid}\n`);
+  stack.defer(() => rm(path, { force: true }));
+}
+
+async function daemonId(dataRoot: string): Promise<string> {
+  const path = join(dataRoot, 'engine-id');
+  try {
+    return (await readFile(path, 'utf8')).trim();
+  } catch (error) {
+    if (systemErrorCode(error) !== 'ENOENT') throw error;
+    const id = randomUUID();
+    await writeFile(path, `${id}\n`, { mode: 0o600 });
+    return id;
+  }
+}
+
+/** What this process could hand on: its bounding set. */
+async function hostCapabilities(): Promise<ReadonlySet<string>> {
+  const status = await readFile('/proc/self/status', 'utf8');
+  return parseCapabilityMask(/^CapBnd:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0');
+}
