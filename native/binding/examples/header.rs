@@ -18,7 +18,9 @@ fn main() -> ExitCode {
         if std::fs::read(&path).is_ok_and(|current| current == generated) {
             return ExitCode::SUCCESS;
         }
-        eprintln!("native/binding/include/bulkhead.h is out of date: run `cargo run -p bulkhead-binding --example header`");
+        eprintln!(
+            "native/binding/include/bulkhead.h is out of date: run `cargo run -p bulkhead-binding --example header`"
+        );
         return ExitCode::FAILURE;
     }
     if let Err(error) = std::fs::write(&path, generated) {

@@ -271,6 +271,140 @@ int32_t bh_close(uint64_t handle);
 void bh_free(char *reply);
 
 /*
+ Makes a bridge be as wanted, up and without spanning tree: `{"name", "address": {"address", "prefix_length"} | null, "mtu_bytes"}` →
+ `{"index", "created", "hardware_address"}`. A link of another kind with that name is EEXIST.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_bridge_ensure(const char *request,
+                         char **reply);
+
+/*
+ Deletes a link of any kind: `{"name"}` → `{"deleted"}`, false if there was none.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_link_delete(const char *request, char **reply);
+
+/*
+ Lists links: `{"name_prefix"}` → `[{"name", "index", "kind", "up", "mtu_bytes", "hardware_address", "bridge_index"}]`.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_link_list(const char *request,
+                     char **reply);
+
+/*
+ Lets the host forward IPv4: `{}` → `{"was_enabled"}`.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_forwarding_enable(const char *request, char **reply);
+
+/*
+ All addresses, and the routes of the main table: `{}` → `{"addresses": [{"address", "prefix_length", "link_index"}],
+ "routes": [{"destination", "prefix_length", "gateway"?, "link_index"}]}`.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_route_list(const char *request,
+                      char **reply);
+
+/*
+ Mounts an EROFS image read-only, nodev and nosuid: `{"image", "target", "force_loop"?}` → `{"method": "file" | "loop",
+ "loop_device"?}`.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_erofs_mount(const char *request,
+                       char **reply);
+
+/*
+ Unmounts: `{"target", "detach"?}` → `{"unmounted"}`, false if nothing was mounted there.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_unmount(const char *request, char **reply);
+
+/*
+ Lists mounts at and below a directory in the order they were made: `{"directory"}` → `[{"id", "parent_id", "device", "target",
+ "file_system", "source", "options"}]`.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_mount_list(const char *request,
+                      char **reply);
+
+/*
+ Copies a file and keeps its holes; the target must not exist: `{"source", "target", "mode"}` → `{"size_bytes", "data_bytes"}`.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_file_copy_sparse(const char *request,
+                            char **reply);
+
+/*
+ Room on the file system of a path: `{"path"}` → `{"free_bytes", "total_bytes", "free_inodes"}`.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_file_free_space(const char *request, char **reply);
+
+/*
+ State of a process: `{"pid", "start_time_ticks"?}` → `{"pid", "parent_pid", "start_time_ticks", "state"}`. ESRCH if there is none, or
+ if it started at another time.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_process_read(const char *request,
+                        char **reply);
+
+/*
+ Frequency of the host's time-stamp counter: `{}` → `{"khz", "source": "kvm" | "cpuid" | "hypervisor" | "measured"}`.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_tsc_frequency(const char *request,
+                         char **reply);
+
+/*
+ Locks a file exclusively until the handle is closed or the process ends: `{"path"}` → `{"handle", "descriptor"}`. EAGAIN if another
+ process has it.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_file_lock(const char *request,
+                     char **reply);
+
+/*
+ Holds on to a process: `{"pid", "start_time_ticks"?}` → `{"handle", "descriptor", "pid", "parent_pid", "start_time_ticks", "state"}`. The
+ descriptor is readable when the process has ended.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_process_open(const char *request,
+                        char **reply);
+
+/*
+ Signals a process that is held: 1 if it was there, 0 if it has ended. Signal 0 only asks.
+ */
+int32_t bh_process_signal(uint64_t process, int32_t signal);
+
+/*
  Opens the KVM device at `path`, or /dev/kvm if `path` is null, and gives its handle.
 
  # Safety

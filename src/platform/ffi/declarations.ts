@@ -32,6 +32,22 @@ export const functionDeclarations = {
   bh_vcpu_run: 'int32_t bh_vcpu_run(uint64_t vcpu, _Out_ BhExit *exit, uint8_t *data, size_t capacity)',
   bh_vcpu_answer: 'int32_t bh_vcpu_answer(uint64_t vcpu, const uint8_t *bytes, size_t length)',
   bh_vcpu_kick: 'int32_t bh_vcpu_kick(uint64_t vcpu)',
+
+  bh_bridge_ensure: 'int32_t bh_bridge_ensure(const char *request, _Out_ BhReply *reply)',
+  bh_link_delete: 'int32_t bh_link_delete(const char *request, _Out_ BhReply *reply)',
+  bh_link_list: 'int32_t bh_link_list(const char *request, _Out_ BhReply *reply)',
+  bh_forwarding_enable: 'int32_t bh_forwarding_enable(const char *request, _Out_ BhReply *reply)',
+  bh_route_list: 'int32_t bh_route_list(const char *request, _Out_ BhReply *reply)',
+  bh_erofs_mount: 'int32_t bh_erofs_mount(const char *request, _Out_ BhReply *reply)',
+  bh_unmount: 'int32_t bh_unmount(const char *request, _Out_ BhReply *reply)',
+  bh_mount_list: 'int32_t bh_mount_list(const char *request, _Out_ BhReply *reply)',
+  bh_file_copy_sparse: 'int32_t bh_file_copy_sparse(const char *request, _Out_ BhReply *reply)',
+  bh_file_free_space: 'int32_t bh_file_free_space(const char *request, _Out_ BhReply *reply)',
+  bh_file_lock: 'int32_t bh_file_lock(const char *request, _Out_ BhReply *reply)',
+  bh_process_read: 'int32_t bh_process_read(const char *request, _Out_ BhReply *reply)',
+  bh_process_open: 'int32_t bh_process_open(const char *request, _Out_ BhReply *reply)',
+  bh_tsc_frequency: 'int32_t bh_tsc_frequency(const char *request, _Out_ BhReply *reply)',
+  bh_process_signal: 'int32_t bh_process_signal(uint64_t process, int32_t signal)',
 } as const;
 
 export type FunctionName = keyof typeof functionDeclarations;

@@ -65,10 +65,11 @@ pub fn effect<Q: DeserializeOwned, R: Serialize>(
         if request.len() > REQUEST_LIMIT_BYTES {
             return Err(Fault::invalid("request", format!("the request is longer than {REQUEST_LIMIT_BYTES} bytes")));
         }
-        let request =
-            serde_json::from_slice(request).map_err(|error| Fault::invalid("request", format!("bad request: {error}")))?;
+        let request = serde_json::from_slice(request)
+            .map_err(|error| Fault::invalid("request", format!("bad request: {error}")))?;
         let answer = run(request)?;
-        serde_json::to_string(&answer).map_err(|error| Fault::invalid("reply", format!("cannot write the reply: {error}")))
+        serde_json::to_string(&answer)
+            .map_err(|error| Fault::invalid("reply", format!("cannot write the reply: {error}")))
     });
     let (code, json) = match outcome {
         Ok(json) => (0, json),

@@ -168,8 +168,10 @@ pub unsafe extern "C" fn bh_vcpu_set_cpuid(vcpu: u64, entries: *const BhCpuidEnt
             let message = format!("{count} CPUID entries are more than {KVM_MAX_CPUID_ENTRIES}");
             return Err(Fault::invalid("entries", message));
         }
-        let leaves: Vec<_> = arguments::bytes(entries, count as usize, "entries")?.iter().map(|leaf| (*leaf).into()).collect();
-        let cpuid = CpuId::from_entries(&leaves).map_err(|error| Fault::invalid("entries", format!("bad CPUID: {error:?}")))?;
+        let leaves: Vec<_> =
+            arguments::bytes(entries, count as usize, "entries")?.iter().map(|leaf| (*leaf).into()).collect();
+        let cpuid =
+            CpuId::from_entries(&leaves).map_err(|error| Fault::invalid("entries", format!("bad CPUID: {error:?}")))?;
         vcpu.set_cpuid(&cpuid)?;
         Ok(0)
     })
@@ -194,7 +196,13 @@ pub extern "C" fn bh_vcpu_event_fd(vcpu: u64) -> i32 {
 /// # Safety
 /// `exit` points to a `BhExit`, `data` to `capacity` writable bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bh_vcpu_finish(vcpu: u64, wait: i32, exit: *mut BhExit, data: *mut u8, capacity: usize) -> i32 {
+pub unsafe extern "C" fn bh_vcpu_finish(
+    vcpu: u64,
+    wait: i32,
+    exit: *mut BhExit,
+    data: *mut u8,
+    capacity: usize,
+) -> i32 {
     guard_code(|| {
         let target = arguments::target(exit, "exit")?;
         let buffer = arguments::bytes_mut(data, capacity, "data")?;

@@ -100,11 +100,13 @@ pub struct BhCpuidEntry {
 
 macro_rules! same_fields {
     ($ours:ident, $kernel:ident, $($field:ident = $kernel_field:ident),*) => {
+        #[allow(clippy::needless_update)] // Some of the structures have padding to leave at zero.
         impl From<$kernel> for $ours {
             fn from(from: $kernel) -> Self {
                 Self { $($field: from.$kernel_field.into(),)* ..Self::default() }
             }
         }
+        #[allow(clippy::needless_update)]
         impl From<$ours> for $kernel {
             fn from(from: $ours) -> Self {
                 Self { $($kernel_field: from.$field.into(),)* ..Self::default() }
@@ -113,13 +115,75 @@ macro_rules! same_fields {
     };
 }
 
-same_fields!(BhRegisters, kvm_regs, rax = rax, rbx = rbx, rcx = rcx, rdx = rdx, rsi = rsi, rdi = rdi, rsp = rsp, rbp = rbp,
-    r8 = r8, r9 = r9, r10 = r10, r11 = r11, r12 = r12, r13 = r13, r14 = r14, r15 = r15, rip = rip, rflags = rflags);
-same_fields!(BhSegment, kvm_segment, base = base, limit = limit, selector = selector, kind = type_, present = present,
-    privilege = dpl, default_size = db, code_or_data = s, long_mode = l, granularity = g, available = avl, unusable = unusable);
+same_fields!(
+    BhRegisters,
+    kvm_regs,
+    rax = rax,
+    rbx = rbx,
+    rcx = rcx,
+    rdx = rdx,
+    rsi = rsi,
+    rdi = rdi,
+    rsp = rsp,
+    rbp = rbp,
+    r8 = r8,
+    r9 = r9,
+    r10 = r10,
+    r11 = r11,
+    r12 = r12,
+    r13 = r13,
+    r14 = r14,
+    r15 = r15,
+    rip = rip,
+    rflags = rflags
+);
+same_fields!(
+    BhSegment,
+    kvm_segment,
+    base = base,
+    limit = limit,
+    selector = selector,
+    kind = type_,
+    present = present,
+    privilege = dpl,
+    default_size = db,
+    code_or_data = s,
+    long_mode = l,
+    granularity = g,
+    available = avl,
+    unusable = unusable
+);
 same_fields!(BhDescriptorTable, kvm_dtable, base = base, limit = limit);
-same_fields!(BhSystemRegisters, kvm_sregs, cs = cs, ds = ds, es = es, fs = fs, gs = gs, ss = ss, tr = tr, ldt = ldt, gdt = gdt,
-    idt = idt, cr0 = cr0, cr2 = cr2, cr3 = cr3, cr4 = cr4, cr8 = cr8, efer = efer, apic_base = apic_base,
-    interrupt_bitmap = interrupt_bitmap);
-same_fields!(BhCpuidEntry, kvm_cpuid_entry2, function = function, index = index, flags = flags, eax = eax, ebx = ebx, ecx = ecx,
-    edx = edx);
+same_fields!(
+    BhSystemRegisters,
+    kvm_sregs,
+    cs = cs,
+    ds = ds,
+    es = es,
+    fs = fs,
+    gs = gs,
+    ss = ss,
+    tr = tr,
+    ldt = ldt,
+    gdt = gdt,
+    idt = idt,
+    cr0 = cr0,
+    cr2 = cr2,
+    cr3 = cr3,
+    cr4 = cr4,
+    cr8 = cr8,
+    efer = efer,
+    apic_base = apic_base,
+    interrupt_bitmap = interrupt_bitmap
+);
+same_fields!(
+    BhCpuidEntry,
+    kvm_cpuid_entry2,
+    function = function,
+    index = index,
+    flags = flags,
+    eax = eax,
+    ebx = ebx,
+    ecx = ecx,
+    edx = edx
+);

@@ -143,7 +143,8 @@ impl Vcpu {
     pub(super) fn start(vm: Arc<Vm>, mut fd: VcpuFd, index: u32) -> Outcome<Self> {
         install_kick_handler();
         let object = format!("vcpu {index}");
-        let finished = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).context("create an eventfd for", object.clone())?;
+        let finished = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .context("create an eventfd for", object.clone())?;
         let run: *mut kvm_run = fd.get_kvm_run();
         // SAFETY: `run` points to the mapped page of this vCPU.
         let immediate_exit = unsafe { &raw mut (*run).immediate_exit }.cast::<AtomicU8>().cast_const();
@@ -216,7 +217,10 @@ impl Vcpu {
     fn with_processor<T>(&self, action: &str, body: impl FnOnce(&mut Processor) -> Outcome<T>) -> Outcome<T> {
         let state = self.shared.state()?;
         if !matches!(*state, State::Idle) {
-            return Err(Fault { message: format!("cannot {action} vcpu {} while it runs", self.shared.index), ..self.shared.busy() });
+            return Err(Fault {
+                message: format!("cannot {action} vcpu {} while it runs", self.shared.index),
+                ..self.shared.busy()
+            });
         }
         let mut processor = self.shared.processor.try_lock().map_err(|_| self.shared.busy())?;
         body(&mut processor)
@@ -232,9 +236,10 @@ impl Vcpu {
                 processor.answer = None;
                 Ok(())
             }
-            Some(Answer(_, length)) => {
-                Err(Fault::invalid(object.clone(), format!("{object} reads {length} bytes, the answer has {}", bytes.len())))
-            }
+            Some(Answer(_, length)) => Err(Fault::invalid(
+                object.clone(),
+                format!("{object} reads {length} bytes, the answer has {}", bytes.len()),
+            )),
             None => Err(Fault::new(BH_ERROR_WRONG_STATE, object.clone(), format!("{object} waits for no answer"))),
         })
     }
@@ -242,13 +247,17 @@ impl Vcpu {
     /// General registers.
     pub fn registers(&self) -> Outcome<kvm_regs> {
         let object = format!("vcpu {}", self.shared.index);
-        self.with_processor("read registers of", |processor| processor.fd.get_regs().context("read registers of", object))
+        self.with_processor("read registers of", |processor| {
+            processor.fd.get_regs().context("read registers of", object)
+        })
     }
 
     /// Sets all general registers.
     pub fn set_registers(&self, registers: &kvm_regs) -> Outcome<()> {
         let object = format!("vcpu {}", self.shared.index);
-        self.with_processor("set registers of", |processor| processor.fd.set_regs(registers).context("set registers of", object))
+        self.with_processor("set registers of", |processor| {
+            processor.fd.set_regs(registers).context("set registers of", object)
+        })
     }
 
     /// System registers.
@@ -300,7 +309,11 @@ impl Shared {
 
     fn busy(&self) -> Fault {
         let object = format!("vcpu {}", self.index);
-        Fault::new(BH_ERROR_BUSY, object.clone(), format!("{object} is in use by another call: it serves one at a time"))
+        Fault::new(
+            BH_ERROR_BUSY,
+            object.clone(),
+            format!("{object} is in use by another call: it serves one at a time"),
+        )
     }
 
     fn immediate_exit(&self) -> &AtomicU8 {
@@ -336,12 +349,19 @@ impl Shared {
         let object = format!("vcpu {}", self.index);
         let mut processor = self.processor.lock().map_err(|_| self.unusable())?;
         if processor.answer.is_some() {
-            return Err(Fault::new(BH_ERROR_WRONG_STATE, object.clone(), format!("{object} waits for the answer to its last read")));
+            return Err(Fault::new(
+                BH_ERROR_WRONG_STATE,
+                object.clone(),
+                format!("{object} waits for the answer to its last read"),
+            ));
         }
         loop {
             match processor.step() {
                 Err(Errno::EINTR) if self.immediate_exit().load(Ordering::Acquire) == 0 => {}
-                Err(Errno::EINTR) => return Ok(Exit { fields: BhExit::default(), data: Vec::new() }),
+                Err(Errno::EINTR) => {
+                    let fields = BhExit { kind: BH_EXIT_INTERRUPTED, ..BhExit::default() };
+                    return Ok(Exit { fields, data: Vec::new() });
+                }
                 // Another thread of the library's user changed the memory map; the kernel asks to try again.
                 Err(Errno::EAGAIN) => {}
                 outcome => return outcome.context("run", object),

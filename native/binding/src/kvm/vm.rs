@@ -39,10 +39,6 @@ impl Vm {
         Self { fd, slots: RwLock::new(Vec::new()), kvm }
     }
 
-    pub(super) fn fd(&self) -> &VmFd {
-        &self.fd
-    }
-
     /// Adds the kernel's PIC, IOAPIC and local APICs. Must come before the first vCPU.
     pub fn create_irqchip(&self) -> Outcome<()> {
         self.fd.create_irq_chip().context("create the interrupt controllers of", "the virtual machine")
@@ -70,11 +66,18 @@ impl Vm {
         }
         let limit = self.kvm.capability(Cap::NrMemslots as u32)?;
         if slots.len() as i64 >= i64::from(limit.max(32)) {
-            return Err(Fault::new(BH_ERROR_OUT_OF_RANGE, object, format!("the machine has its {limit} memory slots already")));
+            return Err(Fault::new(
+                BH_ERROR_OUT_OF_RANGE,
+                object,
+                format!("the machine has its {limit} memory slots already"),
+            ));
         }
         let mapping = MmapRegion::new(size_bytes as usize).map_err(|error| {
             let errno = nix::errno::Errno::ENOMEM;
-            Fault { message: format!("cannot map {size_bytes} bytes for the {object}: {error}"), ..Fault::system(errno, object.clone(), "map") }
+            Fault {
+                message: format!("cannot map {size_bytes} bytes for the {object}: {error}"),
+                ..Fault::system(errno, object.clone(), "map")
+            }
         })?;
         let number = slots.len() as u32;
         let region = kvm_userspace_memory_region {
@@ -108,7 +111,8 @@ impl Vm {
     fn with_range(&self, guest_address: u64, length: usize, access: impl FnOnce(VolatileSlice<'_>)) -> Outcome<()> {
         let slots = self.slots.read().map_err(|_| unusable())?;
         let range = slots.iter().find(|slot| slot.guest_address <= guest_address && guest_address < slot.end());
-        let memory = range.and_then(|slot| slot.mapping.get_slice((guest_address - slot.guest_address) as usize, length).ok());
+        let memory =
+            range.and_then(|slot| slot.mapping.get_slice((guest_address - slot.guest_address) as usize, length).ok());
         let memory = memory.ok_or_else(|| {
             let object = format!("guest memory at {guest_address:#x}");
             let message = format!("{length} bytes of {object} do not lie within one memory slot");
