@@ -1,0 +1,179 @@
+import type { Readable } from 'node:stream';
+import { getCACertificates } from 'node:tls';
+import { Agent, request, type Dispatcher } from 'undici';
+import { EngineError } from '../../core/errors.ts';
+import { isInsecureHost } from './endpoints.ts';
+import { connectionFailure, failureCode, refusalFrom } from './registry-errors.ts';
+
+export type RegistryMethod = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE' | 'PATCH';
+
+export interface TransportOptions {
+  readonly insecureRegistries: readonly string[];
+  /** A transfer is given up after this long without a byte. */
+  readonly stallTimeoutMs: number;
+  readonly connectTimeoutMs: number;
+  readonly userAgent: string;
+}
+
+export interface OutgoingRequest {
+  readonly method: RegistryMethod;
+  readonly url: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Sent to `url`'s own host only, never along a redirect to another. */
+  readonly authorization?: string | undefined;
+  /** Called once for each time the body has to be sent. */
+  readonly body?: (() => string | Readable | Buffer) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface IncomingResponse {
+  readonly status: number;
+  readonly headers: ReadonlyMap<string, string>;
+  readonly body: Dispatcher.ResponseData['body'];
+  /** After redirects. */
+  readonly url: string;
+}
+
+const MAX_REDIRECTS = 8;
+const MAX_ERROR_BODY_BYTES = 64 * 1024;
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+
+/** HTTP to registries: redirects followed by hand, so that credentials stay with the host they were meant for. */
+export class RegistryTransport implements AsyncDisposable {
+  readonly #options: TransportOptions;
+  #verifying: Agent | undefined;
+  #trusting: Agent | undefined;
+
+  constructor(options: TransportOptions) {
+    this.#options = options;
+  }
+
+  /** Made at first use: reading the host's certificates takes tens of milliseconds that loopback registries need not pay. */
+  #agent(isTrusting: boolean): Agent {
+    if (isTrusting) return (this.#trusting ??= this.#createAgent({ rejectUnauthorized: false }));
+    return (this.#verifying ??= this.#createAgent({
+      ca: [...new Set([...getCACertificates('default'), ...getCACertificates('system')])],
+    }));
+  }
+
+  #createAgent(tls: { rejectUnauthorized?: boolean; ca?: string[] }): Agent {
+    const { stallTimeoutMs, connectTimeoutMs } = this.#options;
+    return new Agent({
+      bodyTimeout: stallTimeoutMs,
+      headersTimeout: stallTimeoutMs,
+      connect: { timeout: connectTimeoutMs, ...tls },
+      maxHeaderSize: 64 * 1024,
+    });
+  }
+
+  /** The response of the last hop, whatever its status. The caller reads or discards the body. */
+  async send(outgoing: OutgoingRequest): Promise<IncomingResponse> {
+    const origin = new URL(outgoing.url);
+    let url = origin;
+    for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
+      const response = await this.#sendOnce(outgoing, url, url.host === origin.host && url.protocol === origin.protocol);
+      const location = response.headers.get('location');
+      // What has a body (an upload, a refresh token) is not sent on: it was meant for the host it was given to.
+      if (!REDIRECTS.has(response.status) || location === undefined || outgoing.body) return response;
+      await discard(response);
+      url = this.#redirectTarget(url, location);
+    }
+    throw new EngineError('unavailable', `the registry ${origin.host} redirected more than ${MAX_REDIRECTS} times`);
+  }
+
+  /** As `send`, with any status but those in `accept` turned into the registry's own error. */
+  async sendExpecting(outgoing: OutgoingRequest, accept: readonly number[]): Promise<IncomingResponse> {
+    const response = await this.send(outgoing);
+    if (accept.includes(response.status)) return response;
+    const body = await readErrorBody(response);
+    throw refusalFrom(outgoing.method, outgoing.url, response.status, body, response.headers.get('www-authenticate'));
+  }
+
+  #redirectTarget(from: URL, location: string): URL {
+    const target = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
+    if (!target || !['http:', 'https:'].includes(target.protocol)) {
+      throw new EngineError('unavailable', `the registry ${from.host} redirected to an address that is not http or https`);
+    }
+    if (target.protocol === 'http:' && !isInsecureHost(target.host, this.#options.insecureRegistries)) {
+      throw new EngineError(
+        'unavailable',
+        `the registry ${from.host} redirected to plain HTTP on ${target.host}; allow it with --insecure-registry ${target.host}`,
+      );
+    }
+    return target;
+  }
+
+  async #sendOnce(outgoing: OutgoingRequest, url: URL, isOrigin: boolean): Promise<IncomingResponse> {
+    outgoing.signal?.throwIfAborted();
+    const isTrusting = isInsecureHost(url.host, this.#options.insecureRegistries);
+    const authorization = isOrigin ? outgoing.authorization : undefined;
+    try {
+      const response = await request(url, {
+        method: outgoing.method,
+        dispatcher: this.#agent(isTrusting),
+        headers: {
+          'user-agent': this.#options.userAgent,
+          // Blobs are named by the digest of their bytes: a transfer encoding would change them.
+          'accept-encoding': 'identity',
+          ...outgoing.headers,
+          ...(authorization !== undefined && { authorization }),
+        },
+        ...(outgoing.body && { body: outgoing.body() }),
+        ...(outgoing.signal && { signal: outgoing.signal }),
+      });
+      const headers = new Map<string, string>();
+      for (const [name, value] of Object.entries(response.headers)) {
+        if (value !== undefined) headers.set(name.toLowerCase(), Array.isArray(value) ? value.join(', ') : value);
+      }
+      return { status: response.statusCode, headers, body: response.body, url: url.href };
+    } catch (error) {
+      outgoing.signal?.throwIfAborted();
+      if (error instanceof EngineError) throw error;
+      throw connectionFailure(outgoing.method, url.href, error);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.#verifying?.destroy(), this.#trusting?.destroy()]);
+  }
+}
+
+/** Lets the connection be reused where that is cheap and drops it where it is not. */
+export async function discard(response: IncomingResponse): Promise<void> {
+  await response.body.dump({ limit: MAX_ERROR_BODY_BYTES }).catch(() => undefined);
+}
+
+/** The whole body, refused by its declared length before a byte is kept, and by its true length as it comes. */
+export async function readBounded(response: IncomingResponse, maxBytes: number, subject: string): Promise<Buffer> {
+  const tooLarge = (): EngineError =>
+    new EngineError('limit-exceeded', `${subject} is larger than the ${maxBytes} bytes allowed; it is refused`, {
+      details: { maxBytes },
+    });
+  const declared = Number(response.headers.get('content-length') ?? '0');
+  if (declared > maxBytes) {
+    response.body.destroy();
+    throw tooLarge();
+  }
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of response.body as AsyncIterable<Buffer>) {
+      bytes += chunk.length;
+      if (bytes > maxBytes) throw tooLarge();
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    response.body.destroy();
+    if (error instanceof EngineError || failureCode(error) === '') throw error;
+    throw connectionFailure('GET', response.url, error);
+  }
+  return Buffer.concat(chunks);
+}
+
+async function readErrorBody(response: IncomingResponse): Promise<string> {
+  try {
+    return (await readBounded(response, MAX_ERROR_BODY_BYTES, 'the error')).toString('utf8');
+  } catch {
+    return '';
+  }
+}
