@@ -1,0 +1,338 @@
+//! The sandbox: its containers and what can be asked of them.
+
+use crate::cgroup::{Cgroup, enable_controllers, open_cgroup_of};
+use crate::failure::{Doing, Result, internal, invalid, wrong_state};
+use crate::guest;
+use crate::launch::{Launch, Target, launch};
+use crate::process::Process;
+use crate::reaper::Reaper;
+use crate::rootfs::{MountedRoot, mount_root};
+use crate::spec::{ProcessSpec, Spec};
+use bulkhead_protocol::{
+    ContainerStatus, CreateContainer, CreateProcess, Failure, FailureCode, GENERATION, INIT, SandboxStatus, Started,
+    StopSandbox,
+};
+use nix::errno::Errno;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Processes of one container that are remembered; finished ones make room for new ones.
+const MAX_PROCESSES: usize = 1024;
+
+/// How the agent runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// It is PID 1 of a machine and owns all of it.
+    pub is_pid_1: bool,
+    /// A directory that is every container's root, in place of the disks.
+    pub root_directory: Option<String>,
+    /// For short-lived files.
+    pub run_directory: String,
+}
+
+/// One container.
+struct Container {
+    namespaces: libc::c_int,
+    ephemeral: bool,
+    root: RefCell<Option<MountedRoot>>,
+    processes: RefCell<HashMap<String, Rc<Process>>>,
+}
+
+/// The sandbox.
+pub(crate) struct Sandbox {
+    settings: Settings,
+    reaper: Reaper,
+    containers: RefCell<BTreeMap<String, Option<Rc<Container>>>>,
+    controllers_enabled: Cell<bool>,
+    stopping: Cell<bool>,
+}
+
+impl Sandbox {
+    /// An empty one.
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            reaper: Reaper::default(),
+            containers: RefCell::default(),
+            controllers_enabled: Cell::new(false),
+            stopping: Cell::new(false),
+        }
+    }
+
+    /// Collects ended processes for ever.
+    pub(crate) async fn reap(&self) -> std::io::Result<()> {
+        self.reaper.run().await
+    }
+
+    /// Makes a container up to its first process, which waits for its start.
+    pub(crate) async fn create_container(self: &Rc<Self>, id: &str, request: CreateContainer) -> Result<()> {
+        check_name(id)?;
+        let slot = {
+            let mut containers = self.containers.borrow_mut();
+            if self.stopping.get() {
+                return Err(wrong_state("the sandbox is stopping"));
+            }
+            if containers.contains_key(id) {
+                return Err(wrong_state(format!("container {id} exists")));
+            }
+            // The name is taken while it is being made.
+            containers.insert(id.to_owned(), None);
+            containers.len() - 1
+        };
+        match self.build_container(id, slot, request).await {
+            Ok(container) => {
+                self.containers.borrow_mut().insert(id.to_owned(), Some(Rc::new(container)));
+                Ok(())
+            }
+            Err(failure) => {
+                self.containers.borrow_mut().remove(id);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn build_container(self: &Rc<Self>, id: &str, slot: usize, request: CreateContainer) -> Result<Container> {
+        let spec = Spec::parse(request.spec)?;
+        if let Some(identity) = &request.guest
+            && self.settings.is_pid_1
+        {
+            guest::apply(identity).await?;
+        }
+        let mut root = match &self.settings.root_directory {
+            Some(_) => None,
+            None => Some(mount_root(slot, &request.rootfs, request.ephemeral).await?),
+        };
+        let root_path = match (&root, &self.settings.root_directory) {
+            (Some(root), _) => root.path.clone(),
+            (None, Some(directory)) => directory.clone(),
+            (None, None) => return Err(internal("root", Errno::ENOENT)),
+        };
+        let files = write_files(&format!("{}/files-{id}", self.settings.run_directory), &request.files)?;
+        let cgroup = if self.settings.is_pid_1 {
+            if !self.controllers_enabled.replace(true) {
+                enable_controllers();
+            }
+            Some(Rc::new(Cgroup::create(id, &spec.linux.resources)?))
+        } else {
+            None
+        };
+        let launched = launch(&Launch {
+            target: Target::Init {
+                spec: &spec,
+                root: &root_path,
+                bind_root: root.is_none(),
+                files: &files,
+                read_only: request.rootfs.read_only,
+            },
+            process: &spec.process,
+            user: &request.user,
+            additional_groups: &request.additional_groups,
+            stdin: request.stdin,
+            terminal_size: request.terminal_size,
+            cgroup: cgroup.as_ref().map(|cgroup| cgroup.open()).transpose()?,
+            die_with_agent: !self.settings.is_pid_1,
+        });
+        let made = match launched {
+            Ok(launched) => self.adopt(format!("container {id}"), launched, cgroup.clone(), request.stdin).await,
+            Err(failure) => Err(failure),
+        };
+        match made {
+            Ok(init) => Ok(Container {
+                namespaces: spec.namespace_flags(),
+                ephemeral: request.ephemeral,
+                root: RefCell::new(root),
+                processes: RefCell::new(HashMap::from([(INIT.to_owned(), init)])),
+            }),
+            Err(failure) => {
+                if let Some(root) = &mut root {
+                    root.unmount();
+                }
+                if let Some(cgroup) = cgroup {
+                    cgroup.remove();
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Watches a new child and waits until it is set up. `cgroup` is given for a container's first process.
+    async fn adopt(
+        &self,
+        name: String,
+        launched: crate::launch::Launched,
+        cgroup: Option<Rc<Cgroup>>,
+        stdin: bool,
+    ) -> Result<Rc<Process>> {
+        let process = Process::new(name, launched)?;
+        self.reaper.watch(&process, move |process, exit_code| {
+            let oom_killed = cgroup.as_ref().is_some_and(|cgroup| {
+                cgroup.kill();
+                let oom_killed = cgroup.oom_killed();
+                cgroup.remove();
+                oom_killed
+            });
+            process.ended(exit_code, oom_killed);
+        });
+        if let Err(failure) = process.ready(stdin).await {
+            // It may be stuck in its set-up, for example by an error on this side.
+            let _ = process.kill(libc::SIGKILL);
+            process.wait_gone().await;
+            return Err(failure);
+        }
+        Ok(process)
+    }
+
+    /// Makes a further process in a running container.
+    pub(crate) async fn create_process(&self, id: &str, name: &str, request: CreateProcess) -> Result<()> {
+        check_name(name)?;
+        let container = self.container(id)?;
+        let init = container.process(id, INIT)?;
+        if init.exit().is_some() || !init.is_started() {
+            return Err(wrong_state(format!("container {id} is not running")));
+        }
+        if container.processes.borrow().contains_key(name) {
+            return Err(wrong_state(format!("process {name} of container {id} exists")));
+        }
+        let spec = ProcessSpec::parse(request.process)?;
+        let pidfd = open_pidfd(init.pid).map_err(|_| wrong_state(format!("container {id} is not running")))?;
+        let launched = launch(&Launch {
+            target: Target::Exec { init: pidfd.as_fd(), namespaces: container.namespaces },
+            process: &spec,
+            user: &request.user,
+            additional_groups: &[],
+            stdin: request.stdin,
+            terminal_size: request.terminal_size,
+            cgroup: if self.settings.is_pid_1 { open_cgroup_of(init.pid) } else { None },
+            die_with_agent: !self.settings.is_pid_1,
+        })?;
+        let process = self.adopt(format!("process {name} of container {id}"), launched, None, request.stdin).await?;
+        let mut processes = container.processes.borrow_mut();
+        if processes.len() >= MAX_PROCESSES {
+            processes.retain(|key, process| key == INIT || process.exit().is_none());
+        }
+        processes.insert(name.to_owned(), process);
+        Ok(())
+    }
+
+    /// Lets a process run.
+    pub(crate) async fn start(&self, id: &str, name: &str) -> Result<Started> {
+        let process = self.process(id, name)?;
+        Ok(Started { pid: process.start().await? })
+    }
+
+    /// A process of a container.
+    pub(crate) fn process(&self, id: &str, name: &str) -> Result<Rc<Process>> {
+        self.container(id)?.process(id, name)
+    }
+
+    fn container(&self, id: &str) -> Result<Rc<Container>> {
+        match self.containers.borrow().get(id) {
+            Some(Some(container)) => Ok(Rc::clone(container)),
+            Some(None) => Err(wrong_state(format!("container {id} is being made"))),
+            None => Err(Failure::new(FailureCode::NotFound, format!("no such container: {id}"))),
+        }
+    }
+
+    /// What there is.
+    pub(crate) fn status(&self) -> SandboxStatus {
+        let containers = self.containers.borrow();
+        let known = containers.iter().filter_map(|(id, container)| {
+            let init = container.as_ref()?.processes.borrow().get(INIT).cloned()?;
+            let exit = init.exit();
+            let state = match (&exit, init.is_started()) {
+                (Some(_), _) => "exited",
+                (None, true) => "running",
+                (None, false) => "created",
+            };
+            let pid = if init.is_started() { init.pid.unsigned_abs() } else { 0 };
+            Some((id.clone(), ContainerStatus { state: state.to_owned(), pid, exit }))
+        });
+        SandboxStatus {
+            generation: GENERATION,
+            state: if self.stopping.get() { "stopped" } else { "running" }.to_owned(),
+            shim_pid: 0,
+            machine_pid: 0,
+            containers: known.collect(),
+            ports: Vec::new(),
+            phases: Vec::new(),
+        }
+    }
+
+    /// Ends every process and puts the writable parts to rest. Afterwards the machine can be switched off.
+    pub(crate) async fn stop(&self, request: &StopSandbox) {
+        self.stopping.set(true);
+        let containers: Vec<Rc<Container>> = self.containers.borrow().values().flatten().cloned().collect();
+        let deadline = Duration::from_millis(request.deadline_ms.max(1));
+        let _ = tokio::time::timeout(deadline, async {
+            for container in &containers {
+                let processes: Vec<Rc<Process>> = container.processes.borrow().values().cloned().collect();
+                for process in &processes {
+                    let _ = process.kill(libc::SIGKILL);
+                }
+                for process in processes {
+                    process.wait_gone().await;
+                }
+            }
+        })
+        .await;
+        let kept: Vec<_> = containers.iter().filter(|container| !container.ephemeral).collect();
+        for container in &kept {
+            if let Some(root) = &mut *container.root.borrow_mut() {
+                root.unmount_writable();
+            }
+        }
+        if !kept.is_empty() && self.settings.is_pid_1 {
+            // For what could not be unmounted; after a clean unmount there is nothing left to write.
+            nix::unistd::sync();
+        }
+    }
+}
+
+impl Container {
+    fn process(&self, id: &str, name: &str) -> Result<Rc<Process>> {
+        self.processes.borrow().get(name).cloned().ok_or_else(|| {
+            Failure::new(FailureCode::NotFound, format!("container {id} has no process {name}"))
+        })
+    }
+}
+
+fn open_pidfd(pid: i32) -> nix::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: takes numbers and returns a new descriptor, which belongs to nobody else.
+    unsafe {
+        let fd = Errno::result(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
+/// Ids become file names (cgroups, directories).
+fn check_name(name: &str) -> Result<()> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > 128 || name.starts_with('.') || !name.bytes().all(fine) {
+        return Err(invalid(format!("{name:?} is not an id")));
+    }
+    Ok(())
+}
+
+/// Writes the files that cover some of the root's; returns (file in the guest, path in the root).
+fn write_files(directory: &str, files: &BTreeMap<String, String>) -> Result<Vec<(String, String)>> {
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    std::fs::create_dir_all(directory).doing(|| directory)?;
+    files
+        .iter()
+        .enumerate()
+        .map(|(index, (path, content))| {
+            if !path.starts_with('/') {
+                return Err(invalid(format!("{path:?} is not an absolute path")));
+            }
+            let file = format!("{directory}/{index}");
+            std::fs::write(&file, content).doing(|| path.clone())?;
+            Ok((file, path.clone()))
+        })
+        .collect()
+}
