@@ -16,6 +16,7 @@ import { BridgeNetwork, networkMigrations } from '../network/bridge-network.ts';
 import { ProcessLayerBuilder } from '../oci/layer-builder.ts';
 import { imageMigrations } from '../oci/image-records.ts';
 import { ImageStore } from '../oci/image-store.ts';
+import { RegistryClient } from '../oci/registry/registry-client.ts';
 import { systemClock } from '../platform/clock.ts';
 import { Database } from '../platform/database.ts';
 import { lockFile } from '../platform/ffi/files.ts';
@@ -73,10 +74,11 @@ export class Daemon {
     const images = await ImageStore.open({
       root: dataRoot,
       database,
-      layerBuilder: new ProcessLayerBuilder({ programPath: artifacts.layerBuilderPath }),
-      registry: { mirrors: settings['registry-mirrors'], insecureRegistries: settings['insecure-registries'] },
+      layerBuilder: new ProcessLayerBuilder(artifacts.layerBuilderPath),
+      registry: stack.use(
+        new RegistryClient({ mirrors: settings['registry-mirrors'], insecureRegistries: settings['insecure-registries'] }),
+      ),
       logger,
-      clock,
     });
     const network = await BridgeNetwork.open({
       database,

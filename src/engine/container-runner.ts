@@ -2,6 +2,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CAPABILITIES } from '../core/capabilities.ts';
 import { isRunning, transition, type ContainerEvent } from '../core/container-state.ts';
+import { parseDigest } from '../core/digest.ts';
 import { EngineError, toEngineError } from '../core/errors.ts';
 import { newId, shortId } from '../core/ids.ts';
 import { planPorts, type PortRequest } from '../core/ports.ts';
@@ -181,14 +182,16 @@ export class ContainerRunner {
     const { images, machine, layerMounts, network, dataRoot } = this.#context;
     const paths = containerPaths(dataRoot, record.id);
     const writablePath = paths.writablePath(record.isolation);
-    const { layers: images_ } = images.rootfs(record.imageId);
+    const image = images.get(parseDigest(record.imageId));
+    if (!image) throw new EngineError('not-found', `image ${record.imageId} of container ${record.name} is gone; create the container anew`);
+    const { layers: unpacked } = await images.rootfs(image);
     if (sandbox.network) await network.ensure();
     let layers: CreateContainer['rootfs']['layers'];
     if (record.isolation === 'vm') {
-      layers = images_.map(({ imagePath, sizeBytes }) => ({ imagePath, sizeBytes, mountPath: '' }));
+      layers = unpacked.map(({ imagePath, sizeBytes }) => ({ imagePath, sizeBytes, mountPath: '' }));
       await this.#ensureScratch(writablePath);
     } else {
-      layers = await layerMounts.mount(images_);
+      layers = await layerMounts.mount(unpacked);
       await mkdir(join(writablePath, 'upper'), { recursive: true, mode: 0o755 });
       await mkdir(join(writablePath, 'work'), { recursive: true, mode: 0o700 });
     }
@@ -212,7 +215,7 @@ export class ContainerRunner {
 
   async #ensureScratch(path: string): Promise<void> {
     try {
-      await copySparse(this.#context.machine.scratchTemplatePath, path, { mode: 0o600 });
+      await copySparse({ source: this.#context.machine.scratchTemplatePath, target: path, mode: 0o600 });
     } catch (error) {
       // Started before: its disk is there, with what the container wrote.
       if (!(error instanceof EngineError && error.code === 'conflict')) throw error;

@@ -23,6 +23,7 @@ import type {
   WaitCondition,
   WaitResult,
 } from './engine.ts';
+import { imageDefaults } from './image-defaults.ts';
 import { KeyedLock } from './keyed-lock.ts';
 import { readLog } from './log-reader.ts';
 import { Waiters } from './waiters.ts';
@@ -55,6 +56,12 @@ export class Containers implements ContainerService {
     }
   }
 
+  /** For a daemon that is told to take its containers with it. */
+  async stopAll(): Promise<void> {
+    const running = this.#context.table.all().filter((record) => isRunning(record.state));
+    await Promise.all(running.map(({ id }) => this.stop(id, { timeoutSeconds: undefined, signal: undefined })));
+  }
+
   /** The daemon ends; containers go on. */
   detach(): void {
     this.#runner.detach();
@@ -72,7 +79,7 @@ export class Containers implements ContainerService {
     const id = newId();
     const { warnings, ...planned } = planContainer(
       request,
-      { id: image.id, config: image.config.config ?? {} },
+      { id: image.id, config: imageDefaults(image) },
       {
         host: this.#context.host,
         machineDefaults: this.#context.machineDefaults,

@@ -22,11 +22,11 @@ export async function runProgram(program: string, args: readonly string[], optio
     maxBuffer: MAXIMUM_OUTPUT_CHARACTERS,
     reject: false,
   });
-  if (!result.failed) return result.stdout;
+  if (!result.failed) return String(result.stdout);
   if (result.code === 'ENOENT') {
     throw new EngineError('unavailable', `cannot ${options.purpose}: the program ${program} is not installed`, { cause: result });
   }
   if (result.isCanceled) throw new EngineError('cancelled', `cannot ${options.purpose}: cancelled`, { cause: result });
-  const said = (result.stderr || result.stdout || result.shortMessage).trim().slice(0, 1000);
+  const said = String(result.stderr || result.stdout || result.shortMessage).trim().slice(0, 1000);
   throw new EngineError('internal', `cannot ${options.purpose}: ${program}: ${said}`, { cause: result });
 }
