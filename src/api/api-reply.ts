@@ -62,6 +62,16 @@ export class ApiReply {
     await drained(this.#response);
   }
 
+  /** True while the client has not taken what was written. */
+  get isBehind(): boolean {
+    return this.#response.writableNeedDrain;
+  }
+
+  /** Writes without waiting for a slow client; for little text only. */
+  writeNow(text: string): void {
+    if (!this.#response.destroyed) this.#response.write(text);
+  }
+
   end(): void {
     this.#response.end();
   }

@@ -1,5 +1,6 @@
 import type { Engine } from '../../engine/engine.ts';
 import { isAtLeast, type ApiVersion } from '../api-version.ts';
+import { encodeImageSummary } from './image.ts';
 import { encodeContainerSummary } from './container-list.ts';
 
 /** `/system/df`. Lists are never null up to API 1.51; `types` empty means all. */
@@ -9,12 +10,15 @@ export async function encodeDiskUsage(
   types: readonly string[],
 ): Promise<Record<string, unknown>> {
   const wants = (type: string): boolean => types.length === 0 || !isAtLeast(version, '1.42') || types.includes(type);
-  const views = wants('container') ? engine.containers.list({ all: true, limit: 0, filters: new Map() }) : [];
+  const views = wants('container') || wants('image') ? engine.containers.list({ all: true, limit: 0, filters: new Map() }) : [];
+  const images = wants('image') ? engine.images.list() : [];
+  const layerBytes = wants('image') ? (await engine.images.diskUsage()).layerBytes : 0;
+  const users = (imageId: string): number => views.filter((view) => view.imageId === imageId).length;
   const nowMs = Date.now();
   return {
-    LayersSize: 0,
-    Images: [],
-    Containers: views.map((view) => encodeContainerSummary(view, version, nowMs)),
+    LayersSize: layerBytes,
+    Images: images.map((image) => encodeImageSummary(image, version, users(image.id))),
+    Containers: (wants('container') ? views : []).map((view) => encodeContainerSummary(view, version, nowMs)),
     Volumes: [],
     BuildCache: [],
     ...(isAtLeast(version, '1.42') ? {} : { BuilderSize: 0 }),

@@ -1,6 +1,8 @@
 import type { Route } from '../route.ts';
 import { containerRoutes } from './container-routes.ts';
 import { containerStreamRoutes } from './container-stream-routes.ts';
+import { imageRoutes } from './image-routes.ts';
+import { imageTransferRoutes } from './image-transfer-routes.ts';
 import { networkRoutes } from './network-routes.ts';
 import { swarmRoutes } from './swarm-routes.ts';
 import { systemRoutes } from './system-routes.ts';
@@ -11,6 +13,8 @@ export const allRoutes: readonly Route[] = [
   ...systemRoutes,
   ...containerStreamRoutes,
   ...containerRoutes,
+  ...imageTransferRoutes,
+  ...imageRoutes,
   ...networkRoutes,
   ...volumeRoutes,
   ...swarmRoutes,

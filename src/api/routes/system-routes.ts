@@ -1,6 +1,7 @@
+import { z } from 'zod';
 import { EngineError } from '../../core/errors.ts';
 import type { ApiReply } from '../api-reply.ts';
-import type { ApiRequest } from '../api-request.ts';
+import { readJson, type ApiRequest } from '../api-request.ts';
 import { encodeDiskUsage } from '../codecs/disk-usage.ts';
 import { encodeEvent } from '../codecs/event.ts';
 import { encodeInfo } from '../codecs/info.ts';
@@ -57,6 +58,14 @@ export const systemRoutes: readonly Route[] = [
       const unknown = types.find((type) => !['container', 'image', 'volume', 'build-cache'].includes(type));
       if (unknown !== undefined) throw new EngineError('invalid-argument', `unknown object type: ${unknown}`);
       reply.json(200, await encodeDiskUsage(engine, request.version, types));
+    },
+  },
+  {
+    method: 'POST',
+    path: '/auth',
+    async handle(request) {
+      await readJson(request, z.looseObject({}));
+      throw new EngineError('unsupported', 'checking credentials is not supported yet: they are used as sent with each pull and push');
     },
   },
   { method: 'GET', path: '/plugins', handle: (_request, reply) => reply.json(200, []) },
