@@ -110,7 +110,10 @@ function decodeTable(value: unknown): DescriptorTable {
 export function decodeSystemRegisters(native: NativeSystemRegisters): SystemRegisters {
   const bitmap = native['interrupt_bitmap'];
   return {
-    ...(Object.fromEntries(segmentNames.map((name) => [name, decodeSegment(native[name])])) as Record<SegmentName, Segment>),
+    ...(Object.fromEntries(segmentNames.map((name) => [name, decodeSegment(native[name])])) as Record<
+      SegmentName,
+      Segment
+    >),
     ...(Object.fromEntries(controlNames.map((name) => [name, wordOf(native[name])])) as Record<
       (typeof controlNames)[number],
       bigint
@@ -123,7 +126,8 @@ export function decodeSystemRegisters(native: NativeSystemRegisters): SystemRegi
 }
 
 export function encodeSystemRegisters(registers: SystemRegisters): NativeSystemRegisters {
-  const table = ({ base, limit }: DescriptorTable) => ({ base, limit, padding: [0, 0, 0] }) as unknown as Record<string, number>;
+  const table = ({ base, limit }: DescriptorTable) =>
+    ({ base, limit, padding: [0, 0, 0] }) as unknown as Record<string, number>;
   return {
     ...Object.fromEntries(segmentNames.map((name) => [name, encodeSegment(registers[name])])),
     ...Object.fromEntries(controlNames.map((name) => [name, registers[name]])),

@@ -62,7 +62,10 @@ export class Vcpu implements Disposable {
     const next = { ...this.registers, ...changes };
     const bad = registerNames.find((name) => BigInt.asUintN(64, next[name]) !== next[name]);
     if (bad !== undefined) {
-      throw new EngineError('invalid-argument', `register ${bad} of vCPU ${this.index} must be a 64-bit unsigned number`);
+      throw new EngineError(
+        'invalid-argument',
+        `register ${bad} of vCPU ${this.index} must be a 64-bit unsigned number`,
+      );
     }
     setRegisters(this.#live, next);
   }

@@ -64,7 +64,10 @@ export class Vm implements Disposable {
   /** Copies out of guest memory. Fails with `invalid-argument` if the range is not within one slot. */
   read(guestAddress: bigint, sizeBytes: number): Buffer {
     if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0 || sizeBytes > readLimitBytes) {
-      throw new EngineError('invalid-argument', `cannot read ${sizeBytes} bytes of guest memory: at most ${readLimitBytes}`);
+      throw new EngineError(
+        'invalid-argument',
+        `cannot read ${sizeBytes} bytes of guest memory: at most ${readLimitBytes}`,
+      );
     }
     const target = Buffer.alloc(sizeBytes);
     readMemory(this.#live, guestAddress, target);

@@ -32,26 +32,18 @@ export async function readFreeSpace(path: string): Promise<FreeSpace> {
   return { freeBytes: free_bytes, totalBytes: total_bytes, freeInodes: free_inodes };
 }
 
-/** An exclusive lock that ends with this process, however it ends. */
-export class FileLock implements Disposable {
-  readonly path: string;
-  readonly #handle: number;
-  #released = false;
-
-  private constructor(path: string, handle: number) {
-    this.path = path;
-    this.#handle = handle;
-  }
-
-  /** Creates the file if need be. Fails with `conflict`, naming the holder's pid, if another process (or this one) has the lock. */
-  static async acquire(path: string): Promise<FileLock> {
-    const { handle } = await nativeLibrary().effect('bh_file_lock', { path }, z.object({ handle: z.number() }));
-    return new FileLock(path, handle);
-  }
-
-  [Symbol.dispose](): void {
-    if (this.#released) return;
-    this.#released = true;
-    closeHandle(this.#handle);
-  }
+/**
+ * Locks a file exclusively; the lock ends when it is disposed or with this process, however it ends. Creates the file if need be, and writes
+ * the pid into it. Fails with `conflict`, naming the holder's pid, if the lock is taken, be it by this process.
+ */
+export function lockFile(path: string): Disposable {
+  const { handle } = nativeLibrary().effectNow('bh_file_lock', { path }, z.object({ handle: z.number() }));
+  let released = false;
+  return {
+    [Symbol.dispose](): void {
+      if (released) return;
+      released = true;
+      closeHandle(handle);
+    },
+  };
 }

@@ -1,18 +1,14 @@
+import { isIPv4 } from 'node:net';
 import { z } from 'zod';
 import { nativeLibrary } from './library.ts';
-
-export interface InterfaceAddress {
-  /** IPv4 in dotted form. */
-  readonly address: string;
-  /** 1 to 32. */
-  readonly prefixLength: number;
-}
 
 export interface BridgeSpec {
   /** 1 to 15 visible ASCII characters. */
   readonly name: string;
-  /** The host's address on the bridge, its only IPv4 one; absent for a network that the host is not part of. */
-  readonly address?: InterfaceAddress;
+  /** The host's IPv4 address on the bridge, its only one; absent for a network that the host is not part of. */
+  readonly address?: string;
+  /** Of the address; 1 to 32, and 24 unless told otherwise. */
+  readonly prefixLength?: number;
   readonly mtuBytes: number;
 }
 
@@ -35,7 +31,10 @@ export interface Link {
   readonly bridgeIndex?: number;
 }
 
-export interface HostAddress extends InterfaceAddress {
+export interface HostAddress {
+  /** IPv4 or IPv6. */
+  readonly address: string;
+  readonly prefixLength: number;
   readonly linkIndex: number;
 }
 
@@ -50,7 +49,11 @@ export interface HostRoute {
 
 const bridgeSchema = z
   .object({ index: z.number(), created: z.boolean(), hardware_address: z.string() })
-  .transform(({ index, created, hardware_address }): BridgeState => ({ index, created, hardwareAddress: hardware_address }));
+  .transform(({ index, created, hardware_address }): BridgeState => ({
+    index,
+    created,
+    hardwareAddress: hardware_address,
+  }));
 
 const linksSchema = z.array(
   z
@@ -63,30 +66,26 @@ const linksSchema = z.array(
       hardware_address: z.string(),
       bridge_index: z.number(),
     })
-    .transform(
-      (link): Link => ({
-        name: link.name,
-        index: link.index,
-        kind: link.kind,
-        up: link.up,
-        mtuBytes: link.mtu_bytes,
-        hardwareAddress: link.hardware_address,
-        ...(link.bridge_index === 0 ? {} : { bridgeIndex: link.bridge_index }),
-      }),
-    ),
+    .transform((link): Link => ({
+      name: link.name,
+      index: link.index,
+      kind: link.kind,
+      up: link.up,
+      mtuBytes: link.mtu_bytes,
+      hardwareAddress: link.hardware_address,
+      ...(link.bridge_index === 0 ? {} : { bridgeIndex: link.bridge_index }),
+    })),
 );
 
 const routesSchema = z.object({
   addresses: z.array(
     z
       .object({ address: z.string(), prefix_length: z.number(), link_index: z.number() })
-      .transform(
-        ({ address, prefix_length, link_index }): HostAddress => ({
-          address,
-          prefixLength: prefix_length,
-          linkIndex: link_index,
-        }),
-      ),
+      .transform(({ address, prefix_length, link_index }): HostAddress => ({
+        address,
+        prefixLength: prefix_length,
+        linkIndex: link_index,
+      })),
   ),
   routes: z.array(
     z
@@ -96,14 +95,12 @@ const routesSchema = z.object({
         gateway: z.string().optional(),
         link_index: z.number(),
       })
-      .transform(
-        (route): HostRoute => ({
-          destination: route.destination,
-          prefixLength: route.prefix_length,
-          linkIndex: route.link_index,
-          ...(route.gateway === undefined ? {} : { gateway: route.gateway }),
-        }),
-      ),
+      .transform((route): HostRoute => ({
+        destination: route.destination,
+        prefixLength: route.prefix_length,
+        linkIndex: route.link_index,
+        ...(route.gateway === undefined ? {} : { gateway: route.gateway }),
+      })),
   ),
 });
 
@@ -113,7 +110,7 @@ const routesSchema = z.object({
  */
 export function ensureBridge(spec: BridgeSpec): Promise<BridgeState> {
   const { name, address, mtuBytes } = spec;
-  const wanted = address === undefined ? null : { address: address.address, prefix_length: address.prefixLength };
+  const wanted = address === undefined ? null : { address, prefix_length: spec.prefixLength ?? 24 };
   return nativeLibrary().effect('bh_bridge_ensure', { name, address: wanted, mtu_bytes: mtuBytes }, bridgeSchema);
 }
 
@@ -138,4 +135,27 @@ export async function enableIpv4Forwarding(): Promise<{ wasEnabled: boolean }> {
 /** The host's addresses and the routes of its main table, so that a new subnet clashes with none of them. */
 export function listHostRoutes(): Promise<{ addresses: HostAddress[]; routes: HostRoute[] }> {
   return nativeLibrary().effect('bh_route_list', {}, routesSchema);
+}
+
+export interface HostSubnet {
+  /** Name of the link that the subnet is on or routed through; empty for a route without one. */
+  readonly link: string;
+  /** `10.0.0.0/8`; the address part may have host bits set. */
+  readonly subnet: string;
+}
+
+/** IPv4 subnets that the host has an address in or a route to; the default route is none. */
+export async function listIpv4Subnets(): Promise<HostSubnet[]> {
+  const [links, { addresses, routes }] = await Promise.all([listLinks(''), listHostRoutes()]);
+  const names = new Map(links.map(({ index, name }) => [index, name]));
+  const occupied = [
+    ...addresses,
+    ...routes.map(({ destination, prefixLength, linkIndex }) => ({ address: destination, prefixLength, linkIndex })),
+  ];
+  return occupied
+    .filter(({ address, prefixLength }) => isIPv4(address) && prefixLength > 0)
+    .map(({ address, prefixLength, linkIndex }) => ({
+      link: names.get(linkIndex) ?? '',
+      subnet: `${address}/${prefixLength}`,
+    }));
 }

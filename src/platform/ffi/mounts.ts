@@ -1,11 +1,7 @@
 import { z } from 'zod';
 import { nativeLibrary } from './library.ts';
 
-export interface ErofsSpec {
-  /** An EROFS image file. */
-  readonly image: string;
-  /** A directory. */
-  readonly target: string;
+export interface ErofsOptions {
   /** Through a loop device even where the kernel can mount the file itself (Linux 6.12 and later). */
   readonly forceLoop?: boolean;
 }
@@ -42,16 +38,22 @@ const mountsSchema = z.array(
       source: z.string(),
       options: z.string(),
     })
-    .transform(
-      ({ parent_id, file_system, ...rest }): MountPoint => ({ ...rest, parentId: parent_id, fileSystem: file_system }),
-    ),
+    .transform(({ parent_id, file_system, ...rest }): MountPoint => ({
+      ...rest,
+      parentId: parent_id,
+      fileSystem: file_system,
+    })),
 );
 
 /**
- * Mounts an EROFS image read-only, nodev and nosuid. An overlay over it still has working setuid files and device nodes, for the kernel
+ * Mounts an EROFS image on a directory, read-only, nodev and nosuid. An overlay over it still has working setuid files and device nodes, for the kernel
  * asks the overlay's own mount for both. A loop device goes by itself with the mount.
  */
-export function mountErofs({ image, target, forceLoop = false }: ErofsSpec): Promise<ErofsMount> {
+export function mountErofs(
+  image: string,
+  target: string,
+  { forceLoop = false }: ErofsOptions = {},
+): Promise<ErofsMount> {
   return nativeLibrary().effect('bh_erofs_mount', { image, target, force_loop: forceLoop }, erofsSchema);
 }
 
@@ -65,4 +67,9 @@ export async function unmount(target: string, { detach = false }: { detach?: boo
 /** Mounts at and below a directory, in the order they were made: unmount in reverse. */
 export function listMounts(directory: string): Promise<MountPoint[]> {
   return nativeLibrary().effect('bh_mount_list', { directory }, mountsSchema);
+}
+
+/** The directories at and below `directory` on which something is mounted, in the order of the mounts. */
+export async function listMountsBelow(directory: string): Promise<string[]> {
+  return (await listMounts(directory)).map(({ target }) => target);
 }

@@ -18,19 +18,20 @@ export interface ProcessFacts extends ProcessIdentity {
 
 const factsSchema = z
   .object({ pid: z.number(), parent_pid: z.number(), start_time_ticks: z.number(), state: z.string() })
-  .transform(
-    ({ pid, parent_pid, start_time_ticks, state }): ProcessFacts => ({
-      pid,
-      state,
-      parentPid: parent_pid,
-      startTimeTicks: start_time_ticks,
-    }),
-  );
+  .transform(({ pid, parent_pid, start_time_ticks, state }): ProcessFacts => ({
+    pid,
+    state,
+    parentPid: parent_pid,
+    startTimeTicks: start_time_ticks,
+  }));
 
 const heldSchema = z.object({ handle: z.number(), descriptor: z.number() }).and(factsSchema);
 
 function processRequest(wanted: { pid: number; startTimeTicks?: number }): Record<string, unknown> {
-  return { pid: wanted.pid, ...(wanted.startTimeTicks === undefined ? {} : { start_time_ticks: wanted.startTimeTicks }) };
+  return {
+    pid: wanted.pid,
+    ...(wanted.startTimeTicks === undefined ? {} : { start_time_ticks: wanted.startTimeTicks }),
+  };
 }
 
 /** What the kernel says of a process. Fails with `not-found` if there is none, or if it started at another time than given. */
