@@ -1,0 +1,95 @@
+import { NEWEST_API_VERSION, type VersionAnswer } from '../../client/index.ts';
+import { defineCommand } from '../command.ts';
+import { describeError, exitCodeOf } from '../exit-code.ts';
+import { formatValue } from '../render/format-rows.ts';
+import { alignTable } from '../render/table.ts';
+import { BULKHEAD_VERSION } from '../version.ts';
+
+export const versionCommand = defineCommand({
+  usage: '[OPTIONS]',
+  flags: {
+    client: { kind: 'boolean', summary: 'Show the client only; no daemon is asked' },
+    format: { kind: 'string', short: 'f', summary: "'json' or a Go template", value: 'format' },
+  },
+  arity: { min: 0, max: 0 },
+  async run(context, flags) {
+    const client: Record<string, unknown> = {
+      Platform: { Name: 'Bulkhead' },
+      Version: BULKHEAD_VERSION,
+      ApiVersion: NEWEST_API_VERSION,
+      DefaultAPIVersion: NEWEST_API_VERSION,
+      NodeVersion: process.version,
+      Os: 'linux',
+      Arch: process.arch === 'x64' ? 'amd64' : process.arch,
+    };
+    let server: VersionAnswer | null = null;
+    let failure: unknown;
+    if (flags.client !== true) {
+      try {
+        client['ApiVersion'] = await context.client().apiVersion();
+        server = await context.client().system.version();
+      } catch (error) {
+        failure = error;
+      }
+    }
+    if (flags.format !== undefined) context.stdout.write(`${formatValue({ Client: client, Server: server }, flags.format)}\n`);
+    else context.stdout.write(formatClient(client) + (server === null ? '' : `\n${formatServer(server)}`));
+    if (failure === undefined) return 0;
+    context.stderr.write(`${describeError(failure)}\n`);
+    return exitCodeOf(failure);
+  },
+});
+
+function formatClient(client: Readonly<Record<string, unknown>>): string {
+  const api = client['ApiVersion'] === client['DefaultAPIVersion'] ? client['ApiVersion'] : `${client['ApiVersion']} (downgraded from ${client['DefaultAPIVersion']})`;
+  return formatFields('Client: Bulkhead', [
+    ['Version', client['Version']],
+    ['API version', api],
+    ['Node version', client['NodeVersion']],
+    ['OS/Arch', `${client['Os']}/${client['Arch']}`],
+  ]);
+}
+
+function formatServer(server: VersionAnswer): string {
+  const title = server.Platform?.Name ? `Server: ${server.Platform.Name}` : 'Server:';
+  const components = server.Components ?? [];
+  const lines = components.map((component) => {
+    const { details } = { details: component.Details };
+    const fields: [string, unknown][] =
+      component.Name === 'Engine'
+        ? [
+            ['Version', component.Version],
+            ['API version', `${server.ApiVersion} (minimum version ${server.MinAPIVersion})`],
+            ['Go version', details['GoVersion']],
+            ['Git commit', details['GitCommit']],
+            ['Built', details['BuildTime']],
+            ['OS/Arch', `${server.Os}/${server.Arch}`],
+            ['Experimental', details['Experimental']],
+          ]
+        : [['Version', component.Version], ...Object.entries(details)];
+    return indent(formatFields(component.Name, fields));
+  });
+  if (components.length === 0) {
+    lines.push(
+      indent(
+        formatFields('Engine', [
+          ['Version', server.Version],
+          ['API version', `${server.ApiVersion} (minimum version ${server.MinAPIVersion})`],
+          ['OS/Arch', `${server.Os}/${server.Arch}`],
+          ['Kernel', server.KernelVersion],
+        ]),
+      ),
+    );
+  }
+  return `${title}\n${lines.join('')}`;
+}
+
+/** Title and a column of values; what is not known is left out. */
+function formatFields(title: string, fields: readonly (readonly [string, unknown])[]): string {
+  const known = fields.filter(([, value]) => value !== undefined && value !== null && value !== '');
+  return `${title}${title.endsWith(':') || title.startsWith('Client') ? '' : ':'}\n${alignTable(known.map(([name, value]) => ` ${name}:\t${String(value)}`), 18, 1)}\n`;
+}
+
+function indent(text: string): string {
+  return text.replace(/^(?=.)/gm, ' ');
+}
