@@ -8,7 +8,8 @@ export interface KernelInstruction {
   /** Whether a processor with this CPUID has it. A kernel does not use what CPUID does not have. */
   readonly exists: (features: GuestFeatures) => boolean;
   /**
-   * The instruction and what it needs. On entry: long mode, ring 0; RDI points to 4096 zeroed bytes, aligned to 64. Encodings: Intel SDM vol. 2.
+   * The instruction and what it needs. On entry: long mode, ring 0, a stack; RDI points to 4096 zeroed bytes, aligned to 64; the handler of
+   * vector 3 is an `iretq`. Encodings: Intel SDM vol. 2.
    */
   readonly code: readonly number[];
 }
@@ -59,5 +60,11 @@ export const kernelInstructions: readonly KernelInstruction[] = [
       ...[0xb9, 0x03, 0x00, 0x00, 0x00, 0xb8, 0x01, 0x00, 0x00, 0x00], // mov ecx, 3; mov eax, 1
       ...[0xc4, 0xe2, 0xf1, 0xf7, 0xd8], // shlx rbx, rax, rcx
     ],
+  },
+  {
+    name: 'int3, iretq',
+    usedBy: 'the self-test of code patching, before the first process',
+    exists: () => true,
+    code: [0xcc],
   },
 ];

@@ -4,6 +4,11 @@ import type { Vm } from './vm.ts';
 
 /** Where `enterLongMode` puts its page tables: three pages. */
 const tablesAddress = 0x1000n;
+/** And its descriptor table: null, 64-bit code, data. */
+const descriptorsAddress = 0x4000n;
+const descriptors = [0n, 0x00af9b000000ffffn, 0x00cf93000000ffffn];
+/** Selector of the code segment. */
+export const codeSelector = 0x08;
 const pageBytes = 4096n;
 
 /** Page-table bits: present and writable; 2 MiB page. Intel SDM vol. 3, 4.5. */
@@ -33,8 +38,8 @@ function segment(selector: number, kind: number, longMode: boolean): Segment {
 }
 
 /**
- * Puts a vCPU into 64-bit mode, ring 0, with the first GiB mapped onto itself. Writes page tables to 0x1000..0x3fff of guest memory. There are
- * no descriptor tables: an exception in the guest is a shutdown. `cr4` are further bits for CR4.
+ * Puts a vCPU into 64-bit mode, ring 0, with the first GiB mapped onto itself and flat segments. Writes page tables and descriptors to
+ * 0x1000..0x4fff of guest memory. There is no interrupt table: an exception in the guest is a shutdown. `cr4` are further bits for CR4.
  */
 export function enterLongMode(vm: Vm, vcpu: Vcpu, { cr4 = 0n }: { cr4?: bigint } = {}): void {
   const [level4, level3, level2] = [tablesAddress, tablesAddress + pageBytes, tablesAddress + 2n * pageBytes] as const;
@@ -44,17 +49,20 @@ export function enterLongMode(vm: Vm, vcpu: Vcpu, { cr4 = 0n }: { cr4?: bigint }
     level2,
     wordBytes(Array.from({ length: 512 }, (_, index) => (BigInt(index) << 21n) | presentWritable | largePage)),
   );
-  const code = segment(0x08, 11, true);
+  vm.write(descriptorsAddress, wordBytes(descriptors));
+  const code = segment(codeSelector, 11, true);
   const data = segment(0x10, 3, false);
   const changes: Partial<SystemRegisters> = {
     ...{ cs: code, ds: data, es: data, fs: data, gs: data, ss: data },
     ...longModeControl,
+    gdt: { base: descriptorsAddress, limit: descriptors.length * 8 - 1 },
     cr3: level4,
     cr4: longModeControl.cr4 | cr4,
   };
   vcpu.setSystemRegisters(changes);
 }
 
-function wordBytes(words: readonly bigint[]): Uint8Array {
+/** 64-bit words as they lie in memory. */
+export function wordBytes(words: readonly bigint[]): Uint8Array {
   return new Uint8Array(BigUint64Array.from(words).buffer);
 }

@@ -3,7 +3,9 @@ import { EngineError, systemErrorCode } from '../../core/errors.ts';
 import type { VcpuExit } from './exits.ts';
 import { kernelInstructions, readFeatures, type KernelInstruction } from './kernel-instructions.ts';
 import { Kvm, type CpuidEntry } from './kvm.ts';
-import { enterLongMode, osXsave } from './long-mode.ts';
+import { codeSelector, enterLongMode, osXsave, wordBytes } from './long-mode.ts';
+import type { Vcpu } from './vcpu.ts';
+import type { Vm } from './vm.ts';
 
 /** How KVM runs guests here. `pvm`: in software, by the kernel alone, without the processor's help. */
 export type KvmVendor = 'vmx' | 'svm' | 'pvm' | 'unknown';
@@ -23,6 +25,9 @@ export type KvmProbe =
     };
 
 const memoryBytes = 0x10000;
+const interruptTableAddress = 0x5000n;
+const handlerAddress = 0x6000n;
+const stackEnd = 0x8000n;
 const codeAddress = 0x8000n;
 const scratchAddress = 0xa000n;
 const reportPort = 0xf4;
@@ -74,13 +79,24 @@ async function tryCode(
   using vcpu = vm.createVcpu(0);
   vcpu.setCpuid(cpuid);
   enterLongMode(vm, vcpu, { cr4: readFeatures(cpuid).xsave ? osXsave : 0n });
-  vcpu.setRegisters({ rip: codeAddress, rdi: scratchAddress, rflags: 2n });
+  installHandler(vm, vcpu);
+  vcpu.setRegisters({ rip: codeAddress, rdi: scratchAddress, rsp: stackEnd, rflags: 2n });
   const timeout = AbortSignal.timeout(runTimeoutMs);
   const exit = await vcpu.run({ signal: signal === undefined ? timeout : AbortSignal.any([signal, timeout]) });
   if (exit.kind === 'io-out' && exit.port === reportPort) return undefined;
   if (signal?.aborted === true)
     throw new EngineError('cancelled', 'the probe of KVM was cancelled', { cause: signal.reason });
   return describeExit(exit);
+}
+
+/** Vector 3 leads to an `iretq`. The gate's layout: Intel SDM vol. 3, 6.14.1; it fits one word and a half for addresses below 64 KiB. */
+function installHandler(vm: Vm, vcpu: Vcpu): void {
+  const vector = 3n;
+  const presentInterruptGate = 0x8en << 40n;
+  const gate = presentInterruptGate | (BigInt(codeSelector) << 16n) | handlerAddress;
+  vm.write(interruptTableAddress + vector * 16n, wordBytes([gate, 0n]));
+  vm.write(handlerAddress, Uint8Array.of(0x48, 0xcf)); // iretq
+  vcpu.setSystemRegisters({ idt: { base: interruptTableAddress, limit: 16 * 4 - 1 } });
 }
 
 function describeExit(exit: VcpuExit): string {
