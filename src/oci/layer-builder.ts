@@ -1,7 +1,8 @@
 import { open } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { z } from 'zod';
 import type { Digest } from '../core/digest.ts';
-import { EngineError } from '../core/errors.ts';
+import { EngineError, type ErrorCode } from '../core/errors.ts';
 import { runChild } from '../platform/child-process.ts';
 import { digestSchema } from '../wire/oci/manifest.ts';
 
@@ -77,7 +78,7 @@ export class ProcessLayerBuilder implements LayerBuilder {
         stdin: blob.fd,
         ...(signal && { signal }),
       });
-      if (outcome.exitCode !== 0) throw explainFailure(outcome.stderr, outcome.exitCode, expectDigest);
+      if (outcome.exitCode !== 0) throw explainFailure(outcome.stderr, outcome.exitCode, request);
       return successSchema.parse(JSON.parse(outcome.stdout));
     } finally {
       await blob.close();
@@ -85,18 +86,28 @@ export class ProcessLayerBuilder implements LayerBuilder {
   }
 }
 
-function explainFailure(stderr: string, exitCode: number | undefined, digest: Digest | undefined): EngineError {
-  const subject = digest ? `layer ${digest}` : 'layer';
-  const lastLine = stderr.trimEnd().split('\n').at(-1) ?? '';
-  const failure = parseFailure(lastLine);
+/** The program's failure codes that have a meaning of their own here; the rest say that the image is broken. */
+const CODES: Readonly<Record<string, ErrorCode>> = {
+  'no-space': 'resource-exhausted',
+  'limit-exceeded': 'limit-exceeded',
+  'unsupported-compression': 'unsupported',
+  io: 'internal',
+};
+
+function explainFailure(stderr: string, exitCode: number | undefined, { expectDigest, outputPath }: LayerBuildRequest): EngineError {
+  const subject = expectDigest ? `layer ${expectDigest}` : 'layer';
+  const failure = parseFailure(stderr.trimEnd().split('\n').at(-1) ?? '');
   if (!failure) {
     const ending = exitCode === undefined ? 'was killed' : `ended with code ${exitCode}`;
     return new EngineError('internal', `${subject} could not be unpacked: the layer builder ${ending}`, { details: { stderr } });
   }
-  const isFull = /no-space|storage-full|enospc|resource-exhausted/i.test(failure.code);
-  const isTooBig = /limit|too-large|too-many/i.test(failure.code);
-  const code = isFull ? 'resource-exhausted' : isTooBig ? 'limit-exceeded' : 'invalid-argument';
-  return new EngineError(code, `${subject} could not be unpacked: ${failure.message}`, { details: { builderCode: failure.code } });
+  const code = CODES[failure.code] ?? 'invalid-argument';
+  const details = { builderCode: failure.code };
+  if (code === 'resource-exhausted') {
+    const place = dirname(outputPath);
+    return new EngineError(code, `no space left in ${place} to unpack ${subject}; remove images or move the data root`, { details });
+  }
+  return new EngineError(code, `${subject} could not be unpacked: ${failure.message}`, { details });
 }
 
 function parseFailure(line: string): z.infer<typeof failureSchema> | undefined {
