@@ -1,4 +1,4 @@
-import { type EngineError, toEngineError } from '../core/errors.ts';
+import { toEngineError } from '../core/errors.ts';
 import { statusOfError } from './error-status.ts';
 import type { ApiReply } from './api-reply.ts';
 
@@ -20,15 +20,17 @@ export class JsonLineStream {
     this.#reply.writeNow(`${JSON.stringify(line)}\r\n`);
   }
 
-  /** Runs `work`, and ends the stream with its last line or its failure. */
+  /** Runs `work`, and ends the stream with its last line or its failure; a failure is thrown on, for the log. */
   async finish(work: Promise<void>): Promise<void> {
     try {
       await work;
       this.#reply.startStream();
     } catch (thrown) {
       if (!this.#reply.isStarted) throw thrown;
-      const error: EngineError = toEngineError(thrown);
+      const error = toEngineError(thrown);
       this.send({ errorDetail: { code: statusOfError(error), message: error.message }, error: error.message });
+      this.#reply.end();
+      throw error;
     }
     this.#reply.end();
   }

@@ -43,6 +43,8 @@ const MAXIMUM_HEADER_BYTES = 1024 * 1024;
 const HEADERS_TIMEOUT_MS = 60_000;
 /** Longer than Go's pooled clients keep a connection idle (90 s), so that the client is the one who closes. */
 const KEEP_ALIVE_TIMEOUT_MS = 120_000;
+/** As Go's listeners do. */
+const TCP_KEEP_ALIVE_MS = 15_000;
 const BACKLOG = 4096;
 
 export async function startListener(
@@ -56,6 +58,9 @@ export async function startListener(
     headersTimeout: HEADERS_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     noDelay: true,
+    // A client whose host has vanished is noticed although a wait or an attachment is silent.
+    keepAlive: true,
+    keepAliveInitialDelay: TCP_KEEP_ALIVE_MS,
     shouldUpgradeCallback: shouldUpgrade,
   };
   const server =
