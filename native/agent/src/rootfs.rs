@@ -143,10 +143,10 @@ fn make_directory(path: &str) -> Result<()> {
     }
 }
 
-/// The device of a role, by its serial number (`layers0`, `scratch0`) or, where disks have none, by its place (two disks
-/// for each slot, layers first). Waits for it.
+/// The device of a role, by its serial number (`layers`, `scratch`; from the second container on `layers1`, `scratch1` …)
+/// or, where disks have none, by its place (two disks for each slot, layers first). Waits for it.
 async fn find_disk(role: &str, slot: usize) -> Result<String> {
-    let serial = format!("{role}{slot}");
+    let serial = if slot == 0 { role.to_owned() } else { format!("{role}{slot}") };
     let place = slot * 2 + usize::from(role == "scratch");
     let deadline = Instant::now() + DEVICE_DEADLINE;
     loop {
