@@ -54,6 +54,8 @@ test('a device that the user may not open is told with the group to join', async
   const script = `
     import { probeKvm } from ${JSON.stringify(new URL('../../../src/machine/kvm/index.ts', import.meta.url).href)};
     await probeKvm({ path: '/dev/no-kvm' }); // loads the library, which that user may not be able to read
+    process.setgroups([]);
+    process.setgid(65534);
     process.setuid(65534);
     console.log(JSON.stringify(await probeKvm({ path: ${JSON.stringify(device)} })));`;
 

@@ -54,7 +54,18 @@ impl Kvm {
 
     /// A machine without memory and vCPUs.
     pub fn create_vm(self: &Arc<Self>) -> Outcome<Vm> {
-        let vm = self.device.create_vm().context("create a virtual machine on", self.path.clone())?;
+        let vm =
+            retry_interrupted(|| self.device.create_vm()).context("create a virtual machine on", self.path.clone())?;
         Ok(Vm::new(self.clone(), vm))
+    }
+}
+
+/// The kernel gives up the creation of a machine or a vCPU when a signal, for example of the caller's profiler, comes in between.
+fn retry_interrupted<T>(mut create: impl FnMut() -> Result<T, kvm_ioctls::Error>) -> Result<T, kvm_ioctls::Error> {
+    loop {
+        match create() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            outcome => return outcome,
+        }
     }
 }

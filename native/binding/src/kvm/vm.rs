@@ -6,7 +6,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Cap, VmFd};
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::{Kvm, Vcpu};
+use super::{Kvm, Vcpu, retry_interrupted};
 use crate::fault::{BH_ERROR_OUT_OF_RANGE, BH_ERROR_PANIC, Context, Fault, Outcome};
 
 /// x86 page; memory slots start and end on one.
@@ -124,7 +124,7 @@ impl Vm {
 
     /// A vCPU in the state of a processor after reset.
     pub fn create_vcpu(self: &Arc<Self>, index: u32) -> Outcome<Vcpu> {
-        let fd = self.fd.create_vcpu(index.into()).context("create", format!("vcpu {index}"))?;
+        let fd = retry_interrupted(|| self.fd.create_vcpu(index.into())).context("create", format!("vcpu {index}"))?;
         Vcpu::start(self.clone(), fd, index)
     }
 }
