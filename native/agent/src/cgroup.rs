@@ -174,11 +174,7 @@ mod tests {
     #[test]
     fn cpu_numbers_follow_the_published_conversions() {
         let files = plan(json!({"cpu": {"shares": 1024, "quota": 50_000, "cpus": "0-1"}}));
-        assert_eq!(files, [
-            pair("cpu.weight", "39"),
-            pair("cpu.max", "50000 100000"),
-            pair("cpuset.cpus", "0-1")
-        ]);
+        assert_eq!(files, [pair("cpu.weight", "39"), pair("cpu.max", "50000 100000"), pair("cpuset.cpus", "0-1")]);
         assert_eq!(weight_from_shares(2), 1);
         assert_eq!(weight_from_shares(262_144), 10_000);
         assert_eq!(plan(json!({"cpu": {"quota": -1, "period": 5000}})), [pair("cpu.max", "max 5000")]);

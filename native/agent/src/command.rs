@@ -15,10 +15,9 @@ pub(crate) fn find_command(name: &str, env: &[String]) -> Result<String> {
                 FailureCode::CommandNotFound,
                 format!("exec: {name:?}: stat {name}: no such file or directory"),
             )),
-            Err(errno) => Err(Failure::new(
-                FailureCode::CommandNotExecutable,
-                format!("exec: {name:?}: {}", errno_text(errno)),
-            )),
+            Err(errno) => {
+                Err(Failure::new(FailureCode::CommandNotExecutable, format!("exec: {name:?}: {}", errno_text(errno))))
+            }
         };
     }
     let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("");
@@ -34,10 +33,9 @@ pub(crate) fn find_command(name: &str, env: &[String]) -> Result<String> {
         Some(errno) => {
             Failure::new(FailureCode::CommandNotExecutable, format!("exec: {name:?}: {}", errno_text(errno)))
         }
-        None => Failure::new(
-            FailureCode::CommandNotFound,
-            format!("exec: {name:?}: executable file not found in $PATH"),
-        ),
+        None => {
+            Failure::new(FailureCode::CommandNotFound, format!("exec: {name:?}: executable file not found in $PATH"))
+        }
     })
 }
 

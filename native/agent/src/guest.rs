@@ -54,11 +54,8 @@ pub(crate) async fn apply(identity: &GuestIdentity) -> Result<()> {
 /// (measured), since the generator takes new entropy in only now and then.
 fn add_entropy(entropy: &[u8; ENTROPY_BYTES]) -> Result<()> {
     let device = std::fs::File::options().write(true).open("/dev/urandom").doing(|| "/dev/urandom")?;
-    let info = PoolInfo {
-        entropy_bits: (ENTROPY_BYTES * 8) as i32,
-        buffer_bytes: ENTROPY_BYTES as i32,
-        buffer: *entropy,
-    };
+    let info =
+        PoolInfo { entropy_bits: (ENTROPY_BYTES * 8) as i32, buffer_bytes: ENTROPY_BYTES as i32, buffer: *entropy };
     // SAFETY: RNDADDENTROPY reads a rand_pool_info and the buffer behind it, whose size it is told.
     Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY, &raw const info) })
         .map_err(|errno| internal("adding entropy", errno))?;

@@ -134,10 +134,9 @@ fn clone(namespaces: libc::c_int, launch: &Launch<'_>, ends: ChildEnds) -> Resul
     }
     // SAFETY: without CLONE_VM and with no stack given this is a fork; this process has one thread, so the child's copy
     // of memory is whole and no lock in it is held.
-    let pid = Errno::result(unsafe {
-        libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>())
-    })
-    .map_err(|errno| internal("making a process", errno))?;
+    let pid =
+        Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) })
+            .map_err(|errno| internal("making a process", errno))?;
     if pid == 0 {
         child::run(launch, ends);
     }

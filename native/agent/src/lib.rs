@@ -49,7 +49,8 @@ pub fn run() -> i32 {
     };
     // A closed pipe is an error of the write, not the end of the agent.
     // SAFETY: ignoring a signal runs no handler.
-    let _ = unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigIgn) };
+    let _ =
+        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigIgn) };
     match options {
         Options::Machine => {
             std::panic::set_hook(Box::new(|panic| {
@@ -74,8 +75,7 @@ pub fn run() -> i32 {
 
 fn serve_machine() -> Result<()> {
     boot::boot()?;
-    let settings =
-        Settings { is_pid_1: true, root_directory: None, run_directory: "/run/bulkhead".to_owned() };
+    let settings = Settings { is_pid_1: true, root_directory: None, run_directory: "/run/bulkhead".to_owned() };
     run_until_stopped(settings, async |sandbox| {
         let mut port = Port::open()?;
         loop {

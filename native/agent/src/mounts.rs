@@ -26,7 +26,10 @@ pub(crate) fn mount_all(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
 
 fn mount_one(root: BorrowedFd<'_>, entry: &MountSpec) -> Result<()> {
     if !FILE_SYSTEMS.contains(&entry.kind.as_str()) {
-        return Err(invalid(format!("{}: a machine's container cannot mount type {:?}", entry.destination, entry.kind)));
+        return Err(invalid(format!(
+            "{}: a machine's container cannot mount type {:?}",
+            entry.destination, entry.kind
+        )));
     }
     // Only cgroup2 exists in a guest, and it takes none of the old hierarchy's options.
     let is_cgroup = entry.kind.starts_with("cgroup");
@@ -49,14 +52,17 @@ fn mount_one(root: BorrowedFd<'_>, entry: &MountSpec) -> Result<()> {
 
 fn mount_failure(entry: &MountSpec, errno: Errno) -> Failure {
     let what = format!("mounting {} at {} ({})", entry.kind, entry.destination, entry.options.join(","));
-    if errno == Errno::EINVAL { invalid(format!("{what}: invalid option")) } else { crate::failure::internal(what, errno) }
+    if errno == Errno::EINVAL {
+        invalid(format!("{what}: invalid option"))
+    } else {
+        crate::failure::internal(what, errno)
+    }
 }
 
 /// Makes the device nodes and links that every container has, and the spec's further ones.
 pub(crate) fn make_devices(root: BorrowedFd<'_>, devices: &[DeviceSpec]) -> Result<()> {
     let dev = ensure_directory(root, Path::new("/dev"))?;
-    let standard =
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+    let standard = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
     for (name, major, minor) in standard {
         match mknodat(&dev, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor)) {
             Ok(()) | Err(Errno::EEXIST) => {}
@@ -130,7 +136,8 @@ pub(crate) fn mask_paths(paths: &[String]) -> Result<()> {
 /// Makes paths read-only; called inside the new root.
 pub(crate) fn protect_paths(paths: &[String]) -> Result<()> {
     for path in paths {
-        match mount(Some(path.as_str()), path.as_str(), None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>) {
+        match mount(Some(path.as_str()), path.as_str(), None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        {
             Ok(()) => remount_read_only(path)?,
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno).doing(|| path.clone()),

@@ -48,9 +48,9 @@ mod tests {
         let parse = |line: &str| Options::parse(line.split_whitespace().map(str::to_owned));
         assert!(parse("").is_err());
         assert!(parse("--not-pid-1 --listen /s").is_err());
-        assert_eq!(parse("--not-pid-1 --listen /s --root-directory /r").unwrap(), Options::Host {
-            listen: "/s".into(),
-            root_directory: "/r".into()
-        });
+        assert_eq!(
+            parse("--not-pid-1 --listen /s --root-directory /r").unwrap(),
+            Options::Host { listen: "/s".into(), root_directory: "/r".into() }
+        );
     }
 }

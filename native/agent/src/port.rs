@@ -58,12 +58,9 @@ impl Port {
         loop {
             self.wait_for_host().await?;
             // SAFETY: the descriptor is borrowed from this port for as long as the session lives.
-            let session = unsafe {
-                AsyncFd::register_with_interest(self.fd.as_fd(), Interest::READABLE | Interest::WRITABLE)
-            };
-            let session = session
-                .map_err(io::Error::from)
-                .doing(|| "console port")?;
+            let session =
+                unsafe { AsyncFd::register_with_interest(self.fd.as_fd(), Interest::READABLE | Interest::WRITABLE) };
+            let session = session.map_err(io::Error::from).doing(|| "console port")?;
             let mut session = Session { fd: session, last: Vec::new() };
             loop {
                 if let Some(preamble) = preamble_at_end(&window) {

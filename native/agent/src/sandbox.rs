@@ -293,9 +293,11 @@ impl Sandbox {
 
 impl Container {
     fn process(&self, id: &str, name: &str) -> Result<Rc<Process>> {
-        self.processes.borrow().get(name).cloned().ok_or_else(|| {
-            Failure::new(FailureCode::NotFound, format!("container {id} has no process {name}"))
-        })
+        self.processes
+            .borrow()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Failure::new(FailureCode::NotFound, format!("container {id} has no process {name}")))
     }
 }
 

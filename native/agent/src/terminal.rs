@@ -39,8 +39,14 @@ pub(crate) fn open_terminal(root: BorrowedFd<'_>, size: Option<Resize>) -> Resul
 /// Puts the terminal at /dev/console of the root, by a bind mount.
 pub(crate) fn mount_console(root: BorrowedFd<'_>, slave: &OwnedFd) -> Result<()> {
     let target = ensure_file(root, Path::new("/dev/console"))?;
-    mount(Some(handle_path(slave).as_str()), handle_path(&target).as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .doing(|| "/dev/console")
+    mount(
+        Some(handle_path(slave).as_str()),
+        handle_path(&target).as_str(),
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .doing(|| "/dev/console")
 }
 
 /// Sets the size that programs see, and tells them (SIGWINCH).

@@ -39,9 +39,8 @@ pub(crate) fn resolve_user(user: &str, default: (u32, u32), passwd: &str, group:
             Identity { uid: entry.uid, gid: entry.gid, groups: Vec::new(), home: non_empty(entry.home).to_owned() }
         }
         None => {
-            let uid = numeric_id(wanted)?.ok_or_else(|| {
-                no_such(format!("unable to find user {wanted}: no matching entries in passwd file"))
-            })?;
+            let uid = numeric_id(wanted)?
+                .ok_or_else(|| no_such(format!("unable to find user {wanted}: no matching entries in passwd file")))?;
             Identity { uid, gid: default.1, groups: Vec::new(), home: "/".into() }
         }
     };
@@ -64,8 +63,7 @@ pub(crate) fn resolve_group(word: &str, group: &str) -> Result<u32> {
     if let Some(entry) = group_entries(group).find(|entry| entry.name == word || is_number(word, entry.gid)) {
         return Ok(entry.gid);
     }
-    numeric_id(word)?
-        .ok_or_else(|| no_such(format!("unable to find group {word}: no matching entries in group file")))
+    numeric_id(word)?.ok_or_else(|| no_such(format!("unable to find group {word}: no matching entries in group file")))
 }
 
 fn no_such(message: String) -> Failure {
