@@ -58,7 +58,9 @@ export class Dispatcher {
   async serveUpgrade(incoming: http.IncomingMessage, connection: Duplex, head: Buffer): Promise<void> {
     const gone = new AbortController();
     connection.once('close', () => gone.abort());
-    connection.on('error', (error) => this.#context.logger.debug({ error: error.message }, 'hijacked connection failed'));
+    connection.on('error', (error) =>
+      this.#context.logger.debug({ error: error.message }, 'hijacked connection failed'),
+    );
     let streams: HijackedStreams;
     let match: RouteMatch | undefined;
     let request: ApiRequest;
@@ -94,7 +96,9 @@ export class Dispatcher {
     // The parser's own listeners: it would answer the client's half-close by ending ours, and read stdin as another request.
     connection.removeAllListeners('end');
     if (!isChunked) connection.removeAllListeners('data');
-    connection.on('error', (error) => this.#context.logger.debug({ error: error.message }, 'hijacked connection failed'));
+    connection.on('error', (error) =>
+      this.#context.logger.debug({ error: error.message }, 'hijacked connection failed'),
+    );
     await serveHijack(connection, streams, {
       isUpgrade: false,
       version: request.version,
@@ -158,7 +162,12 @@ export class Dispatcher {
     this.#log(error, incoming, gone);
     const status = statusOfError(error);
     const body = Buffer.from(`${JSON.stringify({ message: error.message })}\n`);
-    const headers = { ...this.#headers, 'Content-Type': 'application/json', 'Content-Length': body.length, Connection: 'close' };
+    const headers = {
+      ...this.#headers,
+      'Content-Type': 'application/json',
+      'Content-Length': body.length,
+      Connection: 'close',
+    };
     const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
     const statusLine = `HTTP/1.1 ${status} ${http.STATUS_CODES[status] ?? ''}\r\n`;
     connection.end(Buffer.concat([Buffer.from(`${statusLine}${lines.join('')}\r\n`), body]));
@@ -170,6 +179,7 @@ export class Dispatcher {
     const facts = { method: incoming.method, url: incoming.url, code: error.code, message: error.message };
     if (gone.aborted || error.code === 'cancelled') this.#context.logger.debug(facts, 'client went away');
     else if (statusOfError(error) < 500) this.#context.logger.debug(facts, 'request refused');
-    else this.#context.logger.error({ ...facts, details: error.details, causes: describeCauses(error) }, 'request failed');
+    else
+      this.#context.logger.error({ ...facts, details: error.details, causes: describeCauses(error) }, 'request failed');
   }
 }

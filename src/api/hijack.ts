@@ -77,7 +77,12 @@ function forwardInput(clientBytes: Readable, input: Writable | undefined): void 
 function headerText(tty: boolean, options: HijackOptions): string {
   const isMultiplexed = options.isUpgrade && !tty && isAtLeast(options.version, '1.42');
   const status = options.isUpgrade
-    ? ['HTTP/1.1 101 UPGRADED', `Content-Type: ${isMultiplexed ? MULTIPLEXED_TYPE : RAW_TYPE}`, 'Connection: Upgrade', 'Upgrade: tcp']
+    ? [
+        'HTTP/1.1 101 UPGRADED',
+        `Content-Type: ${isMultiplexed ? MULTIPLEXED_TYPE : RAW_TYPE}`,
+        'Connection: Upgrade',
+        'Upgrade: tcp',
+      ]
     : ['HTTP/1.1 200 OK', `Content-Type: ${RAW_TYPE}`];
   const others = Object.entries(options.headers).map(([name, value]) => `${name}: ${value}`);
   return [...status, ...others, '', ''].join('\r\n');

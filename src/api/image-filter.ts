@@ -72,7 +72,10 @@ export function parseMoment(text: string): number {
   if (/^\d+(\.\d+)?$/.test(text)) return Number(text);
   if (/^(\d+[smh])+$/.test(text)) {
     const parts = [...text.matchAll(/(\d+)([smh])/g)];
-    const seconds = parts.reduce((sum, [, count, unit]) => sum + Number(count) * (DURATION_UNIT_SECONDS[unit ?? ''] ?? 0), 0);
+    const seconds = parts.reduce(
+      (sum, [, count, unit]) => sum + Number(count) * (DURATION_UNIT_SECONDS[unit ?? ''] ?? 0),
+      0,
+    );
     return Date.now() / 1000 - seconds;
   }
   const timeMs = Date.parse(text);
@@ -85,7 +88,9 @@ function referenceFilter(patterns: readonly string[]): ImageFilter {
   if (patterns.length === 0) return () => true;
   const expressions = patterns.map(globExpression);
   return (image) =>
-    [...image.repoTags, ...image.repoDigests].some((name) => spellings(name).some((text) => expressions.some((e) => e.test(text))));
+    [...image.repoTags, ...image.repoDigests].some((name) =>
+      spellings(name).some((text) => expressions.some((e) => e.test(text))),
+    );
 }
 
 function spellings(name: string): string[] {

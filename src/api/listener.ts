@@ -75,7 +75,11 @@ export async function startListener(
     case 'tcp': {
       await listen(server, { host: spec.host, port: spec.port }, `tcp://${spec.host}:${spec.port}`);
       const { address, port, family } = server.address() as AddressInfo;
-      return { address: `tcp://${family === 'IPv6' ? `[${address}]` : address}:${port}`, server, close: () => close(server) };
+      return {
+        address: `tcp://${family === 'IPv6' ? `[${address}]` : address}:${port}`,
+        server,
+        close: () => close(server),
+      };
     }
     case 'fd':
       await listen(server, { fd: spec.fd } as ListenOptions, `fd://${spec.fd}`);

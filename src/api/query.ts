@@ -16,7 +16,10 @@ export function integerParameter(query: URLSearchParams, name: string): number |
   const value = query.get(name);
   if (value === null || value === '') return undefined;
   if (!INTEGER.test(value)) {
-    throw new EngineError('invalid-argument', `invalid value ${JSON.stringify(value)} for parameter ${name}: must be an integer`);
+    throw new EngineError(
+      'invalid-argument',
+      `invalid value ${JSON.stringify(value)} for parameter ${name}: must be an integer`,
+    );
   }
   return Number(value);
 }

@@ -40,7 +40,9 @@ function answers(path: string): Promise<boolean> {
       resolve(isAnswered);
     };
     // A full backlog (EAGAIN) or a refused permission are signs of life: only a refusal says that nobody is there.
-    socket.once('error', (error) => settle(systemErrorCode(error) !== 'ECONNREFUSED' && systemErrorCode(error) !== 'ENOENT'));
+    socket.once('error', (error) =>
+      settle(systemErrorCode(error) !== 'ECONNREFUSED' && systemErrorCode(error) !== 'ENOENT'),
+    );
     socket.once('connect', () => settle(true));
     socket.setTimeout(ANSWER_TIMEOUT_MS, () => settle(true));
   });

@@ -12,7 +12,7 @@ const SECOND = 1000;
 const HOUR = 3600 * SECOND;
 const DAY = 24 * HOUR;
 
-test('spans of time read as Docker\'s go-units say them', (t) => {
+test("spans of time read as Docker's go-units say them", (t) => {
   const expected: readonly (readonly [number, string])[] = [
     [0, 'Less than a second'],
     [999, 'Less than a second'],
@@ -33,10 +33,13 @@ test('spans of time read as Docker\'s go-units say them', (t) => {
     [729 * DAY, '24 months'],
     [730 * DAY, '2 years'],
   ];
-  t.deepEqual(expected.map(([ms]) => humanDuration(ms)), expected.map(([, text]) => text));
+  t.deepEqual(
+    expected.map(([ms]) => humanDuration(ms)),
+    expected.map(([, text]) => text),
+  );
 });
 
-test('each state has Docker\'s status text', (t) => {
+test("each state has Docker's status text", (t) => {
   const times = { startedAtMs: 0, finishedAtMs: 3 * SECOND };
   const at = 5 * SECOND;
   t.is(statusText({ status: 'created' }, at), 'Created');
@@ -49,13 +52,29 @@ test('each state has Docker\'s status text', (t) => {
   t.is(statusText({ status: 'dead', error: 'x' }, at), 'Dead');
 });
 
-test('inspect\'s state has Go\'s zero values for what is not known', (t) => {
+test("inspect's state has Go's zero values for what is not known", (t) => {
   const created = encodeState({ status: 'created', error: 'no such program', exitCode: 127 });
-  t.like(created, { Running: false, ExitCode: 127, Error: 'no such program', Pid: 0, StartedAt: '0001-01-01T00:00:00Z' });
-  const exited = { status: 'exited', exitCode: 137, oomKilled: true, error: '', startedAtMs: 0, finishedAtMs: 1500 } as const;
+  t.like(created, {
+    Running: false,
+    ExitCode: 127,
+    Error: 'no such program',
+    Pid: 0,
+    StartedAt: '0001-01-01T00:00:00Z',
+  });
+  const exited = {
+    status: 'exited',
+    exitCode: 137,
+    oomKilled: true,
+    error: '',
+    startedAtMs: 0,
+    finishedAtMs: 1500,
+  } as const;
   t.like(encodeState(exited), { OOMKilled: true, ExitCode: 137, FinishedAt: '1970-01-01T00:00:01.5Z', Dead: false });
   t.like(encodeState({ status: 'removing', before: exited }), { Status: 'removing', ExitCode: 137, OOMKilled: true });
-  t.like(encodeState({ status: 'restarting', exitCode: 1, startedAtMs: 0, finishedAtMs: 1 }), { Running: true, Restarting: true });
+  t.like(encodeState({ status: 'restarting', exitCode: 1, startedAtMs: 0, finishedAtMs: 1 }), {
+    Running: true,
+    Restarting: true,
+  });
 });
 
 test('times lose their trailing zeros, as Go writes them', (t) => {
@@ -65,7 +84,13 @@ test('times lose their trailing zeros, as Go writes them', (t) => {
 });
 
 test('an event keeps its nanoseconds to the last digit', (t) => {
-  const line = encodeEvent({ type: 'network', action: 'create', actorId: 'n', attributes: {}, timeNs: 1_764_022_000_123_456_789n });
+  const line = encodeEvent({
+    type: 'network',
+    action: 'create',
+    actorId: 'n',
+    attributes: {},
+    timeNs: 1_764_022_000_123_456_789n,
+  });
   t.true(line.endsWith('"timeNano":1764022000123456789}\n'));
   t.deepEqual(JSON.parse(line), {
     Type: 'network',
@@ -78,8 +103,19 @@ test('an event keeps its nanoseconds to the last digit', (t) => {
 });
 
 test('the host configuration keeps what was asked, fills what was not, and tells the wall that stands', (t) => {
-  const shown = encodeHostConfig({ Memory: 5, Binds: null, NetworkMode: 'default', Isolation: '', CapAdd: ['NET_ADMIN'], X: 1 }, 'os');
-  t.like(shown, { Memory: 5, Binds: null, NetworkMode: 'bridge', Isolation: 'os', CapAdd: ['NET_ADMIN'], X: 1, CapDrop: null });
+  const shown = encodeHostConfig(
+    { Memory: 5, Binds: null, NetworkMode: 'default', Isolation: '', CapAdd: ['NET_ADMIN'], X: 1 },
+    'os',
+  );
+  t.like(shown, {
+    Memory: 5,
+    Binds: null,
+    NetworkMode: 'bridge',
+    Isolation: 'os',
+    CapAdd: ['NET_ADMIN'],
+    X: 1,
+    CapDrop: null,
+  });
   t.deepEqual(shown['RestartPolicy'], { Name: 'no', MaximumRetryCount: 0 });
   t.is(shown['ShmSize'], 67_108_864);
   t.is(encodeHostConfig({ Privileged: true }, 'vm')['MaskedPaths'], null);

@@ -13,7 +13,11 @@ test('docker version shows both sides, and the server is an engine of Docker 28 
 
 test('docker info names the walls, the accelerator and the default', async (t) => {
   await using daemon = await startFakeDaemon();
-  const { stdout, exitCode, stderr } = await daemon.docker(['info', '--format', '{{.DefaultRuntime}} {{json .Runtimes}}']);
+  const { stdout, exitCode, stderr } = await daemon.docker([
+    'info',
+    '--format',
+    '{{.DefaultRuntime}} {{json .Runtimes}}',
+  ]);
   t.is(exitCode, 0, stderr);
   t.is(stdout.split(' ')[0], 'vm');
   t.regex(stdout, /"runc"/);
@@ -71,7 +75,21 @@ test('docker ps shows the server-made status, names and ports, as a table and as
 
 test('docker inspect echoes the configuration and tells the wall', async (t) => {
   await using daemon = await startFakeDaemon();
-  const created = await daemon.docker(['create', '--name', 'box', '-m', '64m', '-l', 'k=v', '-e', 'A=1', '--isolation', 'vm', 'busybox', 'true']);
+  const created = await daemon.docker([
+    'create',
+    '--name',
+    'box',
+    '-m',
+    '64m',
+    '-l',
+    'k=v',
+    '-e',
+    'A=1',
+    '--isolation',
+    'vm',
+    'busybox',
+    'true',
+  ]);
   t.is(created.exitCode, 0, created.stderr);
   const { stdout } = await daemon.docker(['inspect', 'box']);
   const [inspected] = JSON.parse(stdout) as [Record<string, Record<string, unknown>>];
@@ -115,7 +133,12 @@ test('docker events streams as things happen, with nanoseconds unharmed', async 
   await daemon.docker(['create', '--name', 'box', '-l', 'k=v', 'busybox', 'true']);
   const [line] = (await once(events.stdout!, 'data')) as [Buffer];
   const event = JSON.parse(line.toString()) as Record<string, unknown>;
-  t.like(event, { Type: 'container', Action: 'create', scope: 'local', Actor: { Attributes: { name: 'box', k: 'v', image: 'busybox' } } });
+  t.like(event, {
+    Type: 'container',
+    Action: 'create',
+    scope: 'local',
+    Actor: { Attributes: { name: 'box', k: 'v', image: 'busybox' } },
+  });
   t.regex(line.toString(), /"timeNano":\d{12,}000007\b/);
   events.kill('SIGTERM');
   await once(events, 'exit');
@@ -125,8 +148,17 @@ test('docker events streams as things happen, with nanoseconds unharmed', async 
 
 test('docker network ls and inspect show the three built-in networks', async (t) => {
   await using daemon = await startFakeDaemon();
-  t.is((await daemon.docker(['network', 'ls', '--format', '{{.Name}} {{.Driver}}'])).stdout, 'bridge bridge\nhost host\nnone null\n');
-  const { stdout } = await daemon.docker(['network', 'inspect', 'bridge', '--format', '{{(index .IPAM.Config 0).Gateway}}']);
+  t.is(
+    (await daemon.docker(['network', 'ls', '--format', '{{.Name}} {{.Driver}}'])).stdout,
+    'bridge bridge\nhost host\nnone null\n',
+  );
+  const { stdout } = await daemon.docker([
+    'network',
+    'inspect',
+    'bridge',
+    '--format',
+    '{{(index .IPAM.Config 0).Gateway}}',
+  ]);
   t.is(stdout, '172.17.0.1\n');
 });
 

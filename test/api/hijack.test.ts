@@ -5,7 +5,7 @@ import type { Socket } from 'node:net';
 import { Duplex, Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { serveHijack } from '../../src/api/hijack.ts';
-import { encodeFrame } from './fake-engine.ts';
+import { encodeFrame } from './fake-containers.ts';
 import { startFakeDaemon, type FakeDaemon } from './fake-daemon.ts';
 
 const UPGRADE = 'Connection: Upgrade\r\nUpgrade: tcp\r\n';
@@ -17,7 +17,15 @@ interface Created {
 
 /** Creates `box` with stdin open, and leaves it unstarted. */
 async function createBox(daemon: FakeDaemon, { command, tty = false }: Created): Promise<void> {
-  const { exitCode, stderr } = await daemon.docker(['create', '-i', ...(tty ? ['-t'] : []), '--name', 'box', 'busybox', ...command]);
+  const { exitCode, stderr } = await daemon.docker([
+    'create',
+    '-i',
+    ...(tty ? ['-t'] : []),
+    '--name',
+    'box',
+    'busybox',
+    ...command,
+  ]);
   if (exitCode !== 0) throw new Error(stderr);
 }
 
@@ -58,7 +66,10 @@ test('attach answers 101 before the start, in a write of its own, and names the 
   await daemon.docker(['start', 'box']);
   await ended;
   const headers = chunks[0]?.toString() ?? '';
-  t.regex(headers, /^HTTP\/1\.1 101 UPGRADED\r\nContent-Type: application\/vnd\.docker\.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n/);
+  t.regex(
+    headers,
+    /^HTTP\/1\.1 101 UPGRADED\r\nContent-Type: application\/vnd\.docker\.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n/,
+  );
   t.true(headers.endsWith('\r\n\r\n'));
   t.deepEqual(Buffer.concat(chunks.slice(1)), encodeFrame(1, Buffer.from('hi\n')));
   socket.destroy();
@@ -105,7 +116,9 @@ test('an upgrade body that comes in pieces is waited for', async (t) => {
   await createBox(daemon, { command: ['cat'] });
   const socket = await daemon.connect();
   const { chunks, ended } = collect(socket);
-  socket.write(attachRequest({ headers: `${UPGRADE}Content-Type: application/json\r\nContent-Length: 4\r\n`, body: '{ ' }));
+  socket.write(
+    attachRequest({ headers: `${UPGRADE}Content-Type: application/json\r\nContent-Length: 4\r\n`, body: '{ ' }),
+  );
   await delay(30);
   t.is(chunks.length, 0);
   socket.write(' }std');
@@ -113,7 +126,9 @@ test('an upgrade body that comes in pieces is waited for', async (t) => {
   socket.end('in');
   await daemon.docker(['start', 'box']);
   await ended;
-  const output = Buffer.concat(chunks.slice(1)).toString('latin1').replaceAll(/\x01\0\0\0\0\0\0./g, '');
+  const output = Buffer.concat(chunks.slice(1))
+    .toString('latin1')
+    .replaceAll(/\x01\0\0\0\0\0\0./g, '');
   t.is(output, 'stdin');
   socket.destroy();
 });
@@ -128,12 +143,19 @@ test('without an Upgrade header the answer is 200 and raw, with stdin by the bar
     await createBox(daemon, { command: ['cat'] });
     const socket = await daemon.connect();
     const { chunks, ended } = collect(socket);
-    socket.write(headers.endsWith('{}') ? attachRequest({ headers: headers.slice(0, -4), body: '{}' }) : attachRequest({ headers }));
+    socket.write(
+      headers.endsWith('{}')
+        ? attachRequest({ headers: headers.slice(0, -4), body: '{}' })
+        : attachRequest({ headers }),
+    );
     await readUntil(chunks, '\r\n\r\n');
     await daemon.docker(['start', 'box']);
     socket.end(input);
     await ended;
-    t.regex(chunks[0]?.toString() ?? '', /^HTTP\/1\.1 200 OK\r\nContent-Type: application\/vnd\.docker\.raw-stream\r\n/);
+    t.regex(
+      chunks[0]?.toString() ?? '',
+      /^HTTP\/1\.1 200 OK\r\nContent-Type: application\/vnd\.docker\.raw-stream\r\n/,
+    );
     t.notRegex(chunks[0]?.toString() ?? '', /Transfer-Encoding/);
     t.deepEqual(Buffer.concat(chunks.slice(1)), encodeFrame(1, Buffer.from('bare')), headers);
     socket.destroy();
@@ -144,7 +166,10 @@ test('without an Upgrade header the answer is 200 and raw, with stdin by the bar
 test('what is wrong before the hijack is an ordinary error', async (t) => {
   await using daemon = await startFakeDaemon();
   const missing = await daemon.exchange(attachRequest());
-  t.regex(missing, /^HTTP\/1\.1 404 Not Found\r\n[\s\S]*Content-Type: application\/json\r\n[\s\S]*\{"message":"No such container: box"\}\n$/);
+  t.regex(
+    missing,
+    /^HTTP\/1\.1 404 Not Found\r\n[\s\S]*Content-Type: application\/json\r\n[\s\S]*\{"message":"No such container: box"\}\n$/,
+  );
   const tooNew = await daemon.exchange(attachRequest({ version: 'v1.77' }));
   t.regex(tooNew, /^HTTP\/1\.1 400 Bad Request[\s\S]*too new/);
   const plain = await daemon.exchange(attachRequest({ headers: 'Connection: close\r\n' }));
@@ -195,7 +220,12 @@ test('docker-py, which drops what comes with the headers, gets a replay 20 ms af
       this.destroy();
     },
   });
-  const streams = { tty: true, output: Readable.from([Buffer.from('logged')]), input: undefined, close: () => undefined };
+  const streams = {
+    tty: true,
+    output: Readable.from([Buffer.from('logged')]),
+    input: undefined,
+    close: () => undefined,
+  };
   await serveHijack(connection, streams, {
     isUpgrade: true,
     version: '1.44',
@@ -203,11 +233,14 @@ test('docker-py, which drops what comes with the headers, gets a replay 20 ms af
     userAgent: 'docker-sdk-python/7.1.0',
     clientBytes: connection,
   });
-  t.deepEqual(writes.map(({ text }) => text.slice(0, 12)), ['HTTP/1.1 101', 'logged']);
+  t.deepEqual(
+    writes.map(({ text }) => text.slice(0, 12)),
+    ['HTTP/1.1 101', 'logged'],
+  );
   t.true((writes[1]?.atMs ?? 0) - (writes[0]?.atMs ?? 0) >= 19);
 });
 
-test('docker run -it is raw both ways and sends the terminal\'s size', async (t) => {
+test("docker run -it is raw both ways and sends the terminal's size", async (t) => {
   await using daemon = await startFakeDaemon();
   // script(1) gives the CLI a terminal of its own.
   const command = `stty rows 33 cols 77; docker -H unix://${daemon.socketPath} run -it --rm busybox head -c 3`;

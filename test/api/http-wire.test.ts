@@ -51,12 +51,14 @@ test('ping by GET and HEAD carries the negotiation headers', async (t) => {
   t.like(head.headers, { ...expected, 'content-length': '0' });
 });
 
-test('versions out of range are refused in Docker\'s words, below 1.24 as plain text', async (t) => {
+test("versions out of range are refused in Docker's words, below 1.24 as plain text", async (t) => {
   await using daemon = await startFakeDaemon();
   const tooNew = await ask(daemon, 'GET', '/v1.99/version');
   t.is(tooNew.status, 400);
   t.is(tooNew.headers['content-type'], 'application/json');
-  t.deepEqual(JSON.parse(tooNew.body), { message: 'client version 1.99 is too new. Maximum supported API version is 1.51' });
+  t.deepEqual(JSON.parse(tooNew.body), {
+    message: 'client version 1.99 is too new. Maximum supported API version is 1.51',
+  });
   const tooOld = await ask(daemon, 'GET', '/v1.12/version');
   t.is(tooOld.status, 400);
   t.is(tooOld.headers['content-type'], 'text/plain; charset=utf-8');
@@ -94,7 +96,10 @@ test('every endpoint with a JSON body refuses other types, broken JSON and conte
   await using daemon = await startFakeDaemon();
   for (const path of ['/containers/create', '/volumes/create', '/auth']) {
     const refusals: (readonly [AskOptions, string | RegExp])[] = [
-      [{ headers: { 'Content-Type': 'text/plain' }, body: '{}' }, "unsupported Content-Type header (text/plain): must be 'application/json'"],
+      [
+        { headers: { 'Content-Type': 'text/plain' }, body: '{}' },
+        "unsupported Content-Type header (text/plain): must be 'application/json'",
+      ],
       [{ headers: JSON_HEADERS, body: '{"Image":' }, /^invalid JSON: /],
       [{ headers: JSON_HEADERS, body: '{"Image":"a"} trash' }, 'unexpected content after JSON'],
       [{ headers: JSON_HEADERS, body: '{"Image":"}"}{}' }, 'unexpected content after JSON'],
@@ -110,7 +115,7 @@ test('every endpoint with a JSON body refuses other types, broken JSON and conte
   }
 });
 
-test('create refuses what is wrong in itself, in Docker\'s words', async (t) => {
+test("create refuses what is wrong in itself, in Docker's words", async (t) => {
   await using daemon = await startFakeDaemon();
   const create = (body: unknown, version = 'v1.51'): Promise<Answer> =>
     ask(daemon, 'POST', `/${version}/containers/create`, { headers: JSON_HEADERS, body: JSON.stringify(body) });
@@ -119,7 +124,10 @@ test('create refuses what is wrong in itself, in Docker\'s words', async (t) => 
     [{}, empty],
     [{ HostConfig: {} }, empty],
     [{ Image: 'busybox', Env: ['=x'] }, 'invalid environment variable: =x'],
-    [{ Image: 'busybox', WorkingDir: 'a/b' }, "the working directory 'a/b' is invalid, it needs to be an absolute path"],
+    [
+      { Image: 'busybox', WorkingDir: 'a/b' },
+      "the working directory 'a/b' is invalid, it needs to be an absolute path",
+    ],
     [
       { Image: 'busybox', HostConfig: { AutoRemove: true, RestartPolicy: { Name: 'always' } } },
       "can't create 'AutoRemove' container with restart policy",
@@ -141,7 +149,9 @@ test('a body past the limit is refused before it is all there', async (t) => {
   await using daemon = await startFakeDaemon();
   const socket = await daemon.connect();
   socket.on('error', () => undefined);
-  socket.write('POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n');
+  socket.write(
+    'POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n',
+  );
   const chunk = Buffer.concat([Buffer.from('100000\r\n'), Buffer.alloc(1024 * 1024, 0x20), Buffer.from('\r\n')]);
   for (let sent = 0; sent < 9; sent += 1) socket.write(chunk);
   const [answer] = (await once(socket, 'data')) as [Buffer];
@@ -169,7 +179,8 @@ test('parameters come from a form body too', async (t) => {
 
 test('filters are taken in both encodings, and nothing else', async (t) => {
   await using daemon = await startFakeDaemon();
-  const list = (filters: string): Promise<Answer> => ask(daemon, 'GET', `/volumes?filters=${encodeURIComponent(filters)}`);
+  const list = (filters: string): Promise<Answer> =>
+    ask(daemon, 'GET', `/volumes?filters=${encodeURIComponent(filters)}`);
   t.is((await list('{"label":{"a=b":true}}')).status, 200);
   t.is((await list('{"label":["a=b"]}')).status, 200);
   for (const bad of ['{"label":"a"}', '{"label":[1]}', 'x', '[]']) {
@@ -217,7 +228,10 @@ test('a hundred requests at once are all answered', async (t) => {
   await using daemon = await startFakeDaemon();
   const answers = await Promise.all(
     Array.from({ length: 100 }, (_, index) =>
-      ask(daemon, 'POST', `/containers/create?name=box${index}`, { headers: JSON_HEADERS, body: '{"Image":"busybox","Cmd":["true"]}' }),
+      ask(daemon, 'POST', `/containers/create?name=box${index}`, {
+        headers: JSON_HEADERS,
+        body: '{"Image":"busybox","Cmd":["true"]}',
+      }),
     ),
   );
   t.true(answers.every(({ status }) => status === 201));

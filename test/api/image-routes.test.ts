@@ -6,7 +6,10 @@ import { putImage, startRegistry } from '../oci/registry-fixture.ts';
 import { openStore } from '../oci/store-fixture.ts';
 import { startFakeDaemon } from './fake-daemon.ts';
 
-const image = createImage({ layers: [{ hello: 'hello' }], config: { Labels: { colour: 'red' }, ExposedPorts: { '80/tcp': {} } } });
+const image = createImage({
+  layers: [{ hello: 'hello' }],
+  config: { Labels: { colour: 'red' }, ExposedPorts: { '80/tcp': {} } },
+});
 
 test('docker pull shows layers and the last line libraries wait for, and inspect, images, history and df know the image', async (t) => {
   await using fixture = await openStore();
@@ -16,13 +19,28 @@ test('docker pull shows layers and the last line libraries wait for, and inspect
   const name = `${registry.host}/a/b:one`;
   const pulled = await daemon.docker(['pull', name]);
   t.is(pulled.exitCode, 0, pulled.stderr);
-  t.regex(pulled.stdout, /Pull complete[\s\S]*Digest: sha256:[0-9a-f]{64}\nStatus: Downloaded newer image for .*\/a\/b:one\n/);
+  t.regex(
+    pulled.stdout,
+    /Pull complete[\s\S]*Digest: sha256:[0-9a-f]{64}\nStatus: Downloaded newer image for .*\/a\/b:one\n/,
+  );
   t.regex((await daemon.docker(['pull', name])).stdout, /Status: Image is up to date for/);
-  const inspected = await daemon.docker(['image', 'inspect', '--format', '{{.Id}} {{json .Config.ExposedPorts}} {{.Os}}/{{.Architecture}}', name]);
+  const inspected = await daemon.docker([
+    'image',
+    'inspect',
+    '--format',
+    '{{.Id}} {{json .Config.ExposedPorts}} {{.Os}}/{{.Architecture}}',
+    name,
+  ]);
   t.is(inspected.stdout, `${image.config.digest} {"80/tcp":{}} linux/amd64\n`);
-  t.is((await daemon.docker(['images', '-q', '--no-trunc', '--filter', 'label=colour=red'])).stdout, `${image.config.digest}\n`);
+  t.is(
+    (await daemon.docker(['images', '-q', '--no-trunc', '--filter', 'label=colour=red'])).stdout,
+    `${image.config.digest}\n`,
+  );
   t.is((await daemon.docker(['images', '-q', '--filter', 'label=colour=blue'])).stdout, '');
-  t.is((await daemon.docker(['images', '-q', '--no-trunc', `${registry.host}/a/*`])).stdout, `${image.config.digest}\n`);
+  t.is(
+    (await daemon.docker(['images', '-q', '--no-trunc', `${registry.host}/a/*`])).stdout,
+    `${image.config.digest}\n`,
+  );
   t.regex((await daemon.docker(['history', name])).stdout, /step 0/);
   t.regex((await daemon.docker(['system', 'df'])).stdout, /Images\s+1/);
 });
@@ -32,8 +50,15 @@ test('names with slashes, ports and percent signs reach the same image', async (
   await using daemon = await startFakeDaemon(fixture.store);
   await writeFile(join(fixture.root, 'image.tar'), layoutArchive(image, 'localhost:5000/a/b:tag'));
   await daemon.docker(['load', '-i', join(fixture.root, 'image.tar')]);
-  for (const path of ['localhost:5000/a/b:tag', 'localhost%3A5000%2Fa%2Fb%3Atag', image.config.digest, image.config.digest.slice(7, 19)]) {
-    const answer = await daemon.exchange(`GET /v1.51/images/${path}/json HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n`);
+  for (const path of [
+    'localhost:5000/a/b:tag',
+    'localhost%3A5000%2Fa%2Fb%3Atag',
+    image.config.digest,
+    image.config.digest.slice(7, 19),
+  ]) {
+    const answer = await daemon.exchange(
+      `GET /v1.51/images/${path}/json HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n`,
+    );
     t.regex(answer, /^HTTP\/1\.1 200 OK/, path);
     t.true(answer.includes(`"Id":"${image.config.digest}"`), path);
   }
@@ -68,7 +93,7 @@ test('docker import makes an image of a tar', async (t) => {
   t.is((await daemon.docker(['images', '--format', '{{.Repository}}:{{.Tag}}'])).stdout, 'made:here\n');
 });
 
-test('an image that is nowhere is Docker\'s error, for a pull, an inspection and a removal', async (t) => {
+test("an image that is nowhere is Docker's error, for a pull, an inspection and a removal", async (t) => {
   await using fixture = await openStore();
   await using registry = await startRegistry();
   await using daemon = await startFakeDaemon(fixture.store);
@@ -91,5 +116,8 @@ test('a load of garbage is an ordinary error, with nothing left behind', async (
 });
 
 function noiseTar(): Buffer {
-  return createImage({ layers: [{ file: noise(10_000, 'import') }], compression: 'none' }).layers[0]?.bytes ?? Buffer.alloc(0);
+  return (
+    createImage({ layers: [{ file: noise(10_000, 'import') }], compression: 'none' }).layers[0]?.bytes ??
+    Buffer.alloc(0)
+  );
 }

@@ -15,7 +15,11 @@ import { FakeEngine } from './fake-engine.ts';
 
 const silent = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 
-function start(listeners: readonly ListenerSpec[], signal = new AbortController().signal, engine = new FakeEngine({} as ImageStore)): Promise<ApiServer> {
+function start(
+  listeners: readonly ListenerSpec[],
+  signal = new AbortController().signal,
+  engine = new FakeEngine({} as ImageStore),
+): Promise<ApiServer> {
   const version = { bulkhead: '0.1.0', engine: '28.5.2', commit: 'abcdef0', buildTime: '' };
   return startApiServer({ engine, listeners, logger: silent, version }, signal);
 }
@@ -63,7 +67,10 @@ test('a socket that somebody answers on is left alone, and so is a file that is 
   await once(other, 'listening');
   const busy = await t.throwsAsync<EngineError>(start([{ kind: 'unix', path }]));
   t.is(busy?.code, 'conflict');
-  t.regex(busy?.message ?? '', /another process is listening on .*api\.sock: stop it, or start this daemon with another --host/);
+  t.regex(
+    busy?.message ?? '',
+    /another process is listening on .*api\.sock: stop it, or start this daemon with another --host/,
+  );
   other.close();
   const file = join(directory.path, 'file');
   await writeFile(file, 'precious');
@@ -80,12 +87,20 @@ test('a path too long for a socket is refused by name', async (t) => {
 test('several listeners serve the same API, and one that fails takes the others down', async (t) => {
   await using directory = await temporaryDirectory();
   const path = join(directory.path, 'api.sock');
-  await using server = await start([{ kind: 'unix', path }, { kind: 'tcp', host: '127.0.0.1', port: 0 }]);
+  await using server = await start([
+    { kind: 'unix', path },
+    { kind: 'tcp', host: '127.0.0.1', port: 0 },
+  ]);
   const port = Number(new URL(server.addresses[1] ?? '').port);
   t.regex(await ping({ host: '127.0.0.1', port }), /OK$/);
   t.regex(await ping({ path }), /OK$/);
   const second = join(directory.path, 'second.sock');
-  const failure = await t.throwsAsync<EngineError>(start([{ kind: 'unix', path: second }, { kind: 'tcp', host: '127.0.0.1', port }]));
+  const failure = await t.throwsAsync<EngineError>(
+    start([
+      { kind: 'unix', path: second },
+      { kind: 'tcp', host: '127.0.0.1', port },
+    ]),
+  );
   t.regex(failure?.message ?? '', new RegExp(`cannot listen on tcp://127\\.0\\.0\\.1:${port}: the address is in use`));
   await t.throwsAsync(stat(second), { code: 'ENOENT' });
 });
@@ -101,7 +116,10 @@ test('stopping waits for an answer that is under way, closes idle connections at
   stream.write('GET /events HTTP/1.1\r\nHost: d\r\n\r\n');
   await once(stream, 'data');
   const idleClosed = once(idle.resume(), 'close').then(() => performance.now());
-  const streamClosed = once(stream.resume().on('error', () => undefined), 'close').then(() => performance.now());
+  const streamClosed = once(
+    stream.resume().on('error', () => undefined),
+    'close',
+  ).then(() => performance.now());
   const begunAt = performance.now();
   await server.stop({ deadlineMs: 300 });
   await server.stop({ deadlineMs: 300 });
@@ -120,7 +138,10 @@ test('aborting the signal stops the server at once', async (t) => {
   stream.write('GET /events HTTP/1.1\r\nHost: d\r\n\r\n');
   await once(stream, 'data');
   abort.abort();
-  await once(stream.resume().on('error', () => undefined), 'close');
+  await once(
+    stream.resume().on('error', () => undefined),
+    'close',
+  );
   await t.throwsAsync(ping({ path }), { code: 'ENOENT' });
 });
 
@@ -128,7 +149,21 @@ test('over TLS, output goes on after the client has ended stdin', async (t) => {
   await using directory = await temporaryDirectory();
   const [key, cert] = [join(directory.path, 'key.pem'), join(directory.path, 'cert.pem')];
   await promisify(execFile)('openssl', [
-    ...['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=localhost', '-days', '1', '-keyout', key, '-out', cert],
+    ...[
+      'req',
+      '-x509',
+      '-newkey',
+      'rsa:2048',
+      '-nodes',
+      '-subj',
+      '/CN=localhost',
+      '-days',
+      '1',
+      '-keyout',
+      key,
+      '-out',
+      cert,
+    ],
   ]);
   const tls = { key: await readFile(key), cert: await readFile(cert) };
   const engine = new FakeEngine({} as ImageStore);
@@ -137,7 +172,12 @@ test('over TLS, output goes on after the client has ended stdin', async (t) => {
     { Image: 'busybox', OpenStdin: true, Tty: true, Cmd: ['sh', '-c', 'cat; sleep 0.2; echo after'] },
     'box',
   );
-  const socket = connectTls({ host: '127.0.0.1', port: Number(new URL(server.addresses[0] ?? '').port), ca: tls.cert, servername: 'localhost' });
+  const socket = connectTls({
+    host: '127.0.0.1',
+    port: Number(new URL(server.addresses[0] ?? '').port),
+    ca: tls.cert,
+    servername: 'localhost',
+  });
   socket.write(
     `POST /containers/${id}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`,
   );

@@ -15,7 +15,13 @@ test('what docker run sends passes, with its nulls and fields we do not know', (
     Entrypoint: null,
     OnBuild: null,
     Labels: {},
-    HostConfig: { Binds: null, NetworkMode: 'default', RestartPolicy: { Name: 'no', MaximumRetryCount: 0 }, ConsoleSize: [0, 0], Novelty: { a: 1 } },
+    HostConfig: {
+      Binds: null,
+      NetworkMode: 'default',
+      RestartPolicy: { Name: 'no', MaximumRetryCount: 0 },
+      ConsoleSize: [0, 0],
+      Novelty: { a: 1 },
+    },
     NetworkingConfig: { EndpointsConfig: { default: null } },
   };
   const checked = checkContainerCreate(containerCreateSchema.parse(sent), options);
@@ -26,7 +32,7 @@ test('a command may be one text, as old clients send it', (t) => {
   t.deepEqual(containerCreateSchema.parse({ Cmd: 'true', Entrypoint: 'sh' }).Cmd, ['true']);
 });
 
-test('names are Docker\'s: two characters at least, with or without the slash', (t) => {
+test("names are Docker's: two characters at least, with or without the slash", (t) => {
   t.is(checkContainerName(undefined), undefined);
   t.is(checkContainerName(''), undefined);
   t.is(checkContainerName('/web.1_a-b'), '/web.1_a-b');
@@ -39,10 +45,17 @@ test('names are Docker\'s: two characters at least, with or without the slash', 
 
 test('what contradicts itself is refused', (t) => {
   const refused = (body: object): string =>
-    t.throws(() => checkContainerCreate(containerCreateSchema.parse({ Image: 'busybox', ...body }), options))?.message ?? '';
+    t.throws(() => checkContainerCreate(containerCreateSchema.parse({ Image: 'busybox', ...body }), options))
+      ?.message ?? '';
   t.regex(refused({ HostConfig: { RestartPolicy: { Name: 'sometimes' } } }), /unknown policy 'sometimes'/);
-  t.regex(refused({ HostConfig: { RestartPolicy: { Name: 'always', MaximumRetryCount: 3 } } }), /maximum retry count can only be used with 'on-failure'/);
-  t.regex(refused({ HostConfig: { RestartPolicy: { Name: 'on-failure', MaximumRetryCount: -1 } } }), /cannot be negative/);
+  t.regex(
+    refused({ HostConfig: { RestartPolicy: { Name: 'always', MaximumRetryCount: 3 } } }),
+    /maximum retry count can only be used with 'on-failure'/,
+  );
+  t.regex(
+    refused({ HostConfig: { RestartPolicy: { Name: 'on-failure', MaximumRetryCount: -1 } } }),
+    /cannot be negative/,
+  );
   t.regex(refused({ Healthcheck: { Interval: 5 } }), /Interval in Healthcheck cannot be less than 1ms/);
   t.regex(refused({ Env: ['A=\0'] }), /zero byte/);
 });

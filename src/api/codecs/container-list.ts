@@ -5,7 +5,11 @@ import { encodeMountPoints } from './mount-points.ts';
 import { statusText } from './status-text.ts';
 
 /** One element of `GET /containers/json`. Source: moby api/docs/v1.51.yaml, definition ContainerSummary; `Bulkhead` is ours. */
-export function encodeContainerSummary(view: ContainerView, version: ApiVersion, nowMs: number): Record<string, unknown> {
+export function encodeContainerSummary(
+  view: ContainerView,
+  version: ApiVersion,
+  nowMs: number,
+): Record<string, unknown> {
   const annotations = view.hostConfig['Annotations'];
   const withAnnotations = isAtLeast(version, '1.46') && annotations ? { Annotations: annotations } : {};
   return {

@@ -10,7 +10,8 @@ export async function encodeDiskUsage(
   types: readonly string[],
 ): Promise<Record<string, unknown>> {
   const wants = (type: string): boolean => types.length === 0 || !isAtLeast(version, '1.42') || types.includes(type);
-  const views = wants('container') || wants('image') ? engine.containers.list({ all: true, limit: 0, filters: new Map() }) : [];
+  const views =
+    wants('container') || wants('image') ? engine.containers.list({ all: true, limit: 0, filters: new Map() }) : [];
   const images = wants('image') ? engine.images.list() : [];
   const layerBytes = wants('image') ? (await engine.images.diskUsage()).layerBytes : 0;
   const users = (imageId: string): number => views.filter((view) => view.imageId === imageId).length;

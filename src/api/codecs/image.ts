@@ -5,7 +5,11 @@ import { isAtLeast, type ApiVersion } from '../api-version.ts';
 import { formatTime } from './timestamp.ts';
 
 /** One element of `GET /images/json`. `containers` is how many use it, -1 where nobody counted. */
-export function encodeImageSummary(image: ImageRecord, version: ApiVersion, containers: number): Record<string, unknown> {
+export function encodeImageSummary(
+  image: ImageRecord,
+  version: ApiVersion,
+  containers: number,
+): Record<string, unknown> {
   return {
     Containers: containers,
     Created: epochSeconds(image.config.created),

@@ -89,7 +89,10 @@ function encodeRuntimes(info: SystemInfo): Record<string, unknown> {
 }
 
 function encodeRegistries(info: SystemInfo): Record<string, unknown> {
-  const insecure = info.insecureRegistries.map((name) => [name, { Name: name, Mirrors: [], Secure: false, Official: false }]);
+  const insecure = info.insecureRegistries.map((name) => [
+    name,
+    { Name: name, Mirrors: [], Secure: false, Official: false },
+  ]);
   return {
     InsecureRegistryCIDRs: ['::1/128', '127.0.0.0/8'],
     IndexConfigs: {

@@ -29,7 +29,10 @@ export const containerRoutes: readonly Route[] = [
         filters: parseFilters(request.query),
       });
       const nowMs = Date.now();
-      reply.json(200, views.map((view) => encodeContainerSummary(view, request.version, nowMs)));
+      reply.json(
+        200,
+        views.map((view) => encodeContainerSummary(view, request.version, nowMs)),
+      );
     },
   },
   {
@@ -66,7 +69,10 @@ export const containerRoutes: readonly Route[] = [
     path: '/containers/{id}/start',
     async handle(request, reply, { engine }) {
       const { headers } = request.incoming;
-      if (Number(headers['content-length'] ?? 0) > START_BODY_LIMIT_BYTES || headers['transfer-encoding'] !== undefined) {
+      if (
+        Number(headers['content-length'] ?? 0) > START_BODY_LIMIT_BYTES ||
+        headers['transfer-encoding'] !== undefined
+      ) {
         throw new EngineError(
           'invalid-argument',
           'starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24',
@@ -122,7 +128,10 @@ export const containerRoutes: readonly Route[] = [
     path: '/containers/{id}',
     async handle(request, reply, { engine }) {
       if (booleanParameter(request.query, 'link')) {
-        throw new EngineError('unsupported', 'legacy links are not supported: use a network, containers find each other by name there');
+        throw new EngineError(
+          'unsupported',
+          'legacy links are not supported: use a network, containers find each other by name there',
+        );
       }
       await engine.containers.remove(id(request), {
         force: booleanParameter(request.query, 'force'),
@@ -146,7 +155,10 @@ function cells(request: ApiRequest, parameter: string, meaning: string): number 
   const text = request.query.get(parameter) ?? '';
   const value = Number(text);
   if (!/^\d{1,10}$/.test(text) || value > LARGEST_CELLS) {
-    throw new EngineError('invalid-argument', `invalid resize ${meaning} ${JSON.stringify(text)}: must be a number of character cells`);
+    throw new EngineError(
+      'invalid-argument',
+      `invalid resize ${meaning} ${JSON.stringify(text)}: must be a number of character cells`,
+    );
   }
   return value;
 }

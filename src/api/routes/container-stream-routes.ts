@@ -63,7 +63,10 @@ export const containerStreamRoutes: readonly Route[] = [
         return { exitCode: -1, error: error.message };
       });
       if (request.signal.aborted) return;
-      const body = { StatusCode: outcome.exitCode, ...(outcome.error === '' ? {} : { Error: { Message: outcome.error } }) };
+      const body = {
+        StatusCode: outcome.exitCode,
+        ...(outcome.error === '' ? {} : { Error: { Message: outcome.error } }),
+      };
       if (reply.isStarted) {
         await reply.write(`${JSON.stringify(body)}\n`);
         reply.end();

@@ -9,12 +9,19 @@ import { textParameter } from '../query.ts';
 /** `docker import`: a tar of a root file system becomes an image of one layer. */
 export async function importImage(request: ApiRequest, reply: ApiReply, engine: Engine): Promise<void> {
   const source = textParameter(request.query, 'fromSrc');
-  if (source === undefined) throw new EngineError('invalid-argument', 'neither fromImage nor fromSrc is given: nothing to pull or import');
+  if (source === undefined)
+    throw new EngineError('invalid-argument', 'neither fromImage nor fromSrc is given: nothing to pull or import');
   if (source !== '-') {
-    throw new EngineError('unsupported', `importing from ${source} is not supported: download it and send it with fromSrc=-`);
+    throw new EngineError(
+      'unsupported',
+      `importing from ${source} is not supported: download it and send it with fromSrc=-`,
+    );
   }
   if (request.query.getAll('changes').some((change) => change !== '')) {
-    throw new EngineError('unsupported', 'changes at import are not supported: import without them and set the command at run');
+    throw new EngineError(
+      'unsupported',
+      'changes at import are not supported: import without them and set the command at run',
+    );
   }
   const repository = textParameter(request.query, 'repo');
   const target = repository && withDefaultTag(imageReferenceFromParts(repository, textParameter(request.query, 'tag')));

@@ -20,7 +20,10 @@ export const imageRoutes: readonly Route[] = [
     handle(request, reply, { engine }) {
       const all = booleanParameter(request.query, 'all');
       const images = selectImages(engine.images, parseFilters(request.query), { all });
-      reply.json(200, images.map((image) => encodeImageSummary(image, request.version, -1)));
+      reply.json(
+        200,
+        images.map((image) => encodeImageSummary(image, request.version, -1)),
+      );
     },
   },
   {
@@ -59,7 +62,12 @@ export const imageRoutes: readonly Route[] = [
       if (repository === undefined) throw new EngineError('invalid-argument', 'invalid reference format');
       const target = withDefaultTag(imageReferenceFromParts(repository, textParameter(request.query, 'tag')));
       const image = engine.images.tag(imageName(request), target);
-      engine.events.publish({ type: 'image', action: 'tag', actorId: image.id, attributes: { name: familiarString(target) } });
+      engine.events.publish({
+        type: 'image',
+        action: 'tag',
+        actorId: image.id,
+        attributes: { name: familiarString(target) },
+      });
       reply.empty(201);
     },
   },
@@ -90,7 +98,8 @@ function usersOf(engine: Engine): ImageUsers {
 
 function publishRemoval(engine: Engine, imageId: string, removed: readonly RemovedEntry[]): void {
   for (const entry of removed) {
-    const [action, actorId] = 'untagged' in entry ? (['untag', imageId] as const) : (['delete', entry.deleted] as const);
+    const [action, actorId] =
+      'untagged' in entry ? (['untag', imageId] as const) : (['delete', entry.deleted] as const);
     engine.events.publish({ type: 'image', action, actorId, attributes: { name: actorId } });
   }
 }
@@ -146,4 +155,3 @@ function platformText(json: string): string {
   const { os, architecture, variant } = value as Record<string, unknown>;
   return [os, architecture, variant].filter((part) => typeof part === 'string' && part !== '').join('/');
 }
-

@@ -32,7 +32,12 @@ export const imageTransferRoutes: readonly Route[] = [
         const loaded = await engine.images.load(request.body, { signal: request.signal });
         for (const image of loaded) {
           for (const stream of describeLoadedImage(image)) lines.send({ stream });
-          engine.events.publish({ type: 'image', action: 'load', actorId: image.id, attributes: { name: image.names[0] ?? image.id } });
+          engine.events.publish({
+            type: 'image',
+            action: 'load',
+            actorId: image.id,
+            attributes: { name: image.names[0] ?? image.id },
+          });
         }
       };
       await lines.finish(load());
@@ -41,7 +46,13 @@ export const imageTransferRoutes: readonly Route[] = [
   {
     method: 'GET',
     path: '/images/get',
-    handle: (request, reply, { engine }) => save(request, reply, engine, request.query.getAll('names').flatMap((names) => names.split(','))),
+    handle: (request, reply, { engine }) =>
+      save(
+        request,
+        reply,
+        engine,
+        request.query.getAll('names').flatMap((names) => names.split(',')),
+      ),
   },
   {
     method: 'GET',
@@ -58,7 +69,8 @@ export const imageTransferRoutes: readonly Route[] = [
         await engine.images.push(reference, {
           auth: registryAuth(request),
           signal: request.signal,
-          onProgress: (event) => describePushProgress(event).forEach((line) => lines.send(line, { isPassing: event.type === 'pushing' })),
+          onProgress: (event) =>
+            describePushProgress(event).forEach((line) => lines.send(line, { isPassing: event.type === 'pushing' })),
         });
         publishTransfer(engine, 'push', familiarString(reference), familiarName(reference));
       };
@@ -69,7 +81,9 @@ export const imageTransferRoutes: readonly Route[] = [
 
 async function pull(request: ApiRequest, reply: ApiReply, engine: Engine): Promise<void> {
   const name = textParameter(request.query, 'fromImage') ?? '';
-  const reference = withDefaultTag(imageReferenceFromParts(name.replace(/:$/, ''), textParameter(request.query, 'tag')));
+  const reference = withDefaultTag(
+    imageReferenceFromParts(name.replace(/:$/, ''), textParameter(request.query, 'tag')),
+  );
   const platform = textParameter(request.query, 'platform');
   const lines = new JsonLineStream(reply);
   const work = async (): Promise<void> => {

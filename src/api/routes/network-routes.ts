@@ -6,7 +6,10 @@ import type { OrdinaryRoute, Route } from '../route.ts';
 const listNetworks: OrdinaryRoute['handle'] = (request, reply, { engine }) => {
   const networks = engine.networks.list(parseFilters(request.query));
   // Endpoints are told by inspect only, as in Docker since API 1.28.
-  reply.json(200, networks.map((network) => encodeNetwork({ ...network, endpoints: {} })));
+  reply.json(
+    200,
+    networks.map((network) => encodeNetwork({ ...network, endpoints: {} })),
+  );
 };
 
 export const networkRoutes: readonly Route[] = [

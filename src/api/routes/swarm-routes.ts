@@ -18,15 +18,23 @@ export const swarmRoutes: readonly Route[] = [
   { method: 'POST', path: '/swarm/init', handle: refuse('unsupported', 'swarm mode is not supported') },
   { method: 'POST', path: '/swarm/join', handle: refuse('unsupported', 'swarm mode is not supported') },
   { method: 'POST', path: '/swarm/leave', handle: refuse('unavailable', 'This node is not part of a swarm') },
-  ...['/swarm', '/swarm/unlockkey'].map(
-    (path): Route => ({ method: 'GET', path, handle: refuse('unavailable', NOT_A_MANAGER) }),
-  ),
-  ...['/swarm/update', '/swarm/unlock'].map(
-    (path): Route => ({ method: 'POST', path, handle: refuse('unavailable', NOT_A_MANAGER) }),
-  ),
+  ...['/swarm', '/swarm/unlockkey'].map((path): Route => ({
+    method: 'GET',
+    path,
+    handle: refuse('unavailable', NOT_A_MANAGER),
+  })),
+  ...['/swarm/update', '/swarm/unlock'].map((path): Route => ({
+    method: 'POST',
+    path,
+    handle: refuse('unavailable', NOT_A_MANAGER),
+  })),
   ...METHODS.flatMap((method) =>
     FAMILIES.flatMap((family) =>
-      [family, `${family}/{rest}`].map((path): Route => ({ method, path, handle: refuse('unavailable', NOT_A_MANAGER) })),
+      [family, `${family}/{rest}`].map((path): Route => ({
+        method,
+        path,
+        handle: refuse('unavailable', NOT_A_MANAGER),
+      })),
     ),
   ),
 ];

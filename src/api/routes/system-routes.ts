@@ -65,7 +65,10 @@ export const systemRoutes: readonly Route[] = [
     path: '/auth',
     async handle(request) {
       await readJson(request, z.looseObject({}));
-      throw new EngineError('unsupported', 'checking credentials is not supported yet: they are used as sent with each pull and push');
+      throw new EngineError(
+        'unsupported',
+        'checking credentials is not supported yet: they are used as sent with each pull and push',
+      );
     },
   },
   { method: 'GET', path: '/plugins', handle: (_request, reply) => reply.json(200, []) },

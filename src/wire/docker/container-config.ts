@@ -8,9 +8,7 @@ import { z } from 'zod';
 const stringMap = z.record(z.string(), z.string()).nullish();
 const stringList = z.array(z.string()).nullish();
 /** `"a b"` and `["a","b"]` are both legal for commands (API < 1.25 clients and hand-written bodies). */
-const command = z
-  .union([z.string().transform((text) => [text]), z.array(z.string())])
-  .nullish();
+const command = z.union([z.string().transform((text) => [text]), z.array(z.string())]).nullish();
 
 export const healthcheckSchema = z.looseObject({
   Test: stringList,
@@ -102,9 +100,7 @@ export const hostConfigSchema = z.looseObject({
   OomKillDisable: z.boolean().nullish(),
   Init: z.boolean().nullish(),
   PidsLimit: z.number().int().nullish(),
-  Ulimits: z
-    .array(z.looseObject({ Name: z.string(), Soft: z.number().int(), Hard: z.number().int() }))
-    .nullish(),
+  Ulimits: z.array(z.looseObject({ Name: z.string(), Soft: z.number().int(), Hard: z.number().int() })).nullish(),
   MaskedPaths: stringList,
   ReadonlyPaths: stringList,
 });

@@ -26,7 +26,9 @@ export function decodeRegistryAuth(header: string | undefined): RegistryAuth | u
   const parsed = authConfigSchema.safeParse(parseJson(Buffer.from(header, 'base64').toString('utf8')));
   if (!parsed.success) return undefined;
   const { username, password, auth, identitytoken, registrytoken } = parsed.data;
-  const [authUser, ...authPassword] = Buffer.from(auth ?? '', 'base64').toString('utf8').split(':');
+  const [authUser, ...authPassword] = Buffer.from(auth ?? '', 'base64')
+    .toString('utf8')
+    .split(':');
   const credentials = {
     username: username || authUser || undefined,
     password: password || authPassword.join(':') || undefined,
