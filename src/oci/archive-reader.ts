@@ -38,13 +38,15 @@ export class ArchiveMembers {
 
   addFile(path: string, member: ArchiveMember): void {
     const known = this.#files.get(path);
-    if (this.#links.has(path) || (known && known.digest !== member.digest)) throw badArchive(`it has two different members named "${path}"`);
+    if (this.#links.has(path) || (known && known.digest !== member.digest))
+      throw badArchive(`it has two different members named "${path}"`);
     this.#files.set(path, member);
   }
 
   /** Old `docker save` wrote a layer that several images share as a link. */
   addLink(path: string, target: string): void {
-    if (this.#files.has(path) || this.#links.has(path)) throw badArchive(`it has two different members named "${path}"`);
+    if (this.#files.has(path) || this.#links.has(path))
+      throw badArchive(`it has two different members named "${path}"`);
     this.#links.set(path, target);
   }
 
@@ -68,7 +70,11 @@ export class ArchiveMembers {
 }
 
 export function badArchive(reason: string, cause?: unknown): EngineError {
-  return new EngineError('invalid-argument', `the image archive is not usable: ${reason}`, cause === undefined ? {} : { cause });
+  return new EngineError(
+    'invalid-argument',
+    `the image archive is not usable: ${reason}`,
+    cause === undefined ? {} : { cause },
+  );
 }
 
 /**
@@ -103,7 +109,12 @@ export async function readArchive(
   }
 }
 
-async function readEntry(entry: TarEntry, members: ArchiveMembers, contents: ContentStore, hold: (digest: Digest) => void): Promise<void> {
+async function readEntry(
+  entry: TarEntry,
+  members: ArchiveMembers,
+  contents: ContentStore,
+  hold: (digest: Digest) => void,
+): Promise<void> {
   const { type, name, linkname } = entry.header;
   if (type === 'directory') {
     entry.resume();
@@ -128,13 +139,19 @@ async function readEntry(entry: TarEntry, members: ArchiveMembers, contents: Con
 
 function normaliseMember(name: string): string {
   const shown = name.length > 200 ? `${name.slice(0, 200)}…` : name;
-  if (name.startsWith('/') || name.includes('\0')) throw badArchive(`its member "${shown}" has an absolute or invalid name`);
+  if (name.startsWith('/') || name.includes('\0'))
+    throw badArchive(`its member "${shown}" has an absolute or invalid name`);
   const path = posix.normalize(name);
   if (path === '..' || path.startsWith('../')) throw badArchive(`its member "${shown}" leaves the archive`);
   return path;
 }
 
-async function pump(source: Readable, reader: Extract, limits: ArchiveLimits, signal: AbortSignal | undefined): Promise<void> {
+async function pump(
+  source: Readable,
+  reader: Extract,
+  limits: ArchiveLimits,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   let total = 0;
   for await (const chunk of decompress(source)) {
     signal?.throwIfAborted();
@@ -159,12 +176,12 @@ function drained(reader: Extract): Promise<void> {
 }
 
 async function* decompress(source: Readable): AsyncGenerator<Buffer> {
-  const iterator = source[Symbol.asyncIterator]() as AsyncIterableIterator<Buffer>;
+  const iterator = source[Symbol.asyncIterator]() as AsyncIterableIterator<Buffer, undefined>;
   let head: Buffer = Buffer.alloc(0);
   while (head.length < 6) {
-    const { value, done } = await iterator.next();
-    if (done) break;
-    head = Buffer.concat([head, Buffer.from(value)]);
+    const next = await iterator.next();
+    if (next.done) break;
+    head = Buffer.concat([head, next.value]);
   }
   const whole = Readable.from(prefixed(head, iterator), { objectMode: false });
   const decompressor = decompressorFor(head);
@@ -182,11 +199,14 @@ async function* prefixed(head: Buffer, rest: AsyncIterable<Buffer>): AsyncGenera
   yield* rest;
 }
 
-function decompressorFor(head: Buffer): ReturnType<typeof createGunzip> | ReturnType<typeof createZstdDecompress> | undefined {
+function decompressorFor(
+  head: Buffer,
+): ReturnType<typeof createGunzip> | ReturnType<typeof createZstdDecompress> | undefined {
   const starts = (...bytes: number[]): boolean => bytes.every((byte, position) => head[position] === byte);
   if (starts(0x1f, 0x8b)) return createGunzip();
   if (starts(0x28, 0xb5, 0x2f, 0xfd)) return createZstdDecompress();
   if (starts(0x42, 0x5a, 0x68)) throw badArchive('it is compressed with bzip2; decompress it, or use gzip or zstd');
-  if (starts(0xfd, 0x37, 0x7a, 0x58, 0x5a)) throw badArchive('it is compressed with xz; decompress it, or use gzip or zstd');
+  if (starts(0xfd, 0x37, 0x7a, 0x58, 0x5a))
+    throw badArchive('it is compressed with xz; decompress it, or use gzip or zstd');
   return undefined;
 }

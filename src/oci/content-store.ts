@@ -61,8 +61,10 @@ export class ContentStore {
   /** For manifests and configurations only: bounded, read whole. */
   async readSmall(digest: Digest, maxBytes: number): Promise<Buffer> {
     const size = await this.size(digest);
-    if (size === undefined) throw new EngineError('not-found', `blob ${digest} is not in the store; pull the image again`);
-    if (size > maxBytes) throw new EngineError('limit-exceeded', `blob ${digest} has ${size} bytes, more than the ${maxBytes} allowed`);
+    if (size === undefined)
+      throw new EngineError('not-found', `blob ${digest} is not in the store; pull the image again`);
+    if (size > maxBytes)
+      throw new EngineError('limit-exceeded', `blob ${digest} has ${size} bytes, more than the ${maxBytes} allowed`);
     return readFile(this.path(digest));
   }
 

@@ -20,7 +20,11 @@ export interface HeldLayer extends AsyncDisposable {
   readonly layer: ImageLayer;
 }
 
-export async function ingestLayer(context: StoreContext, source: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<HeldLayer> {
+export async function ingestLayer(
+  context: StoreContext,
+  source: AsyncIterable<Uint8Array>,
+  signal?: AbortSignal,
+): Promise<HeldLayer> {
   const { contents, layers } = context;
   await using writer = await contents.createWriter();
   const head: number[] = [];
@@ -58,11 +62,18 @@ export async function createImage(context: StoreContext, spec: ImageSpec): Promi
   const { contents, layers: unpacked, records } = context;
   const { layers, parent, tags = [] } = spec;
   if (layers.length > MAX_LAYERS) {
-    throw new EngineError('limit-exceeded', `an image can have ${MAX_LAYERS} layers, not ${layers.length}; join some of its build steps`);
+    throw new EngineError(
+      'limit-exceeded',
+      `an image can have ${MAX_LAYERS} layers, not ${layers.length}; join some of its build steps`,
+    );
   }
   const diffIds = layers.map(({ diffId }) => diffId);
   const config = Buffer.from(JSON.stringify({ ...spec.config, rootfs: { type: 'layers', diff_ids: diffIds } }));
-  if (config.length > MAX_CONFIG_BYTES) throw new EngineError('limit-exceeded', `the image configuration has ${config.length} bytes, more than ${MAX_CONFIG_BYTES}`);
+  if (config.length > MAX_CONFIG_BYTES)
+    throw new EngineError(
+      'limit-exceeded',
+      `the image configuration has ${config.length} bytes, more than ${MAX_CONFIG_BYTES}`,
+    );
   const id = digestOfBytes(config);
   parseImageConfig(config, layers.length, `image ${id}`);
   const descriptors = layers.map(({ digest, blobBytes, mediaType }) => ({ digest, size: blobBytes, mediaType }));
@@ -73,7 +84,13 @@ export async function createImage(context: StoreContext, spec: ImageSpec): Promi
   await contents.putBytes(config);
   await contents.putBytes(manifest.bytes);
   records.transaction(() => {
-    records.add({ id, configJson: config.toString('utf8'), manifestDigest: manifest.digest, layers, ...(parent && { parent }) });
+    records.add({
+      id,
+      configJson: config.toString('utf8'),
+      manifestDigest: manifest.digest,
+      layers,
+      ...(parent && { parent }),
+    });
     for (const tag of tags) records.setTag({ repository: repositoryName(tag), tag: tag.tag ?? 'latest' }, id);
   });
   const image = records.get(id);

@@ -16,7 +16,11 @@ import {
 export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
 export const MAX_CONFIG_BYTES = 8 * 1024 * 1024;
 
-export function parseDocument<Schema extends z.ZodType>(schema: Schema, bytes: Uint8Array, subject: string): z.infer<Schema> {
+export function parseDocument<Schema extends z.ZodType>(
+  schema: Schema,
+  bytes: Uint8Array,
+  subject: string,
+): z.infer<Schema> {
   let json: unknown;
   try {
     json = JSON.parse(Buffer.from(bytes).toString('utf8'));
@@ -27,12 +31,13 @@ export function parseDocument<Schema extends z.ZodType>(schema: Schema, bytes: U
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
   const where = issue && issue.path.length > 0 ? ` (${issue.path.join('.')}: ${issue.message})` : '';
-  throw new EngineError('invalid-argument', `${subject} is not a valid document of its kind${where}`, { cause: parsed.error });
+  throw new EngineError('invalid-argument', `${subject} is not a valid document of its kind${where}`, {
+    cause: parsed.error,
+  });
 }
 
 export type ManifestDocument =
-  | { readonly kind: 'index'; readonly index: OciIndex }
-  | { readonly kind: 'manifest'; readonly manifest: OciManifest };
+  { readonly kind: 'index'; readonly index: OciIndex } | { readonly kind: 'manifest'; readonly manifest: OciManifest };
 
 /**
  * Told apart by shape, never by the media type alone: a document that is both an index and a manifest would mean different things to
@@ -55,14 +60,26 @@ export function parseManifestDocument(bytes: Uint8Array, subject: string): Manif
   return { kind: 'manifest', manifest };
 }
 
-const CONFIG_TYPES: readonly string[] = [mediaTypes.ociConfig, mediaTypes.dockerConfig, 'application/octet-stream', 'application/json', ''];
+const CONFIG_TYPES: readonly string[] = [
+  mediaTypes.ociConfig,
+  mediaTypes.dockerConfig,
+  'application/octet-stream',
+  'application/json',
+  '',
+];
 
 function requireImageConfig({ mediaType, size }: Descriptor, subject: string): void {
   if (!CONFIG_TYPES.includes(mediaType)) {
-    throw new EngineError('unsupported', `${subject} is no container image: its configuration is ${mediaType.slice(0, 100)}`);
+    throw new EngineError(
+      'unsupported',
+      `${subject} is no container image: its configuration is ${mediaType.slice(0, 100)}`,
+    );
   }
   if (size > MAX_CONFIG_BYTES) {
-    throw new EngineError('limit-exceeded', `the configuration of ${subject} has ${size} bytes, more than the ${MAX_CONFIG_BYTES} allowed`);
+    throw new EngineError(
+      'limit-exceeded',
+      `the configuration of ${subject} has ${size} bytes, more than the ${MAX_CONFIG_BYTES} allowed`,
+    );
   }
 }
 
@@ -71,16 +88,25 @@ export function parseImageConfig(bytes: Uint8Array, layerCount: number, subject:
   const config = parseDocument(imageConfigSchema, bytes, `the configuration of ${subject}`);
   const { length } = config.rootfs.diff_ids;
   if (length !== layerCount) {
-    throw new EngineError('invalid-argument', `${subject} is inconsistent: ${layerCount} layers, but ${length} diff IDs in its configuration`);
+    throw new EngineError(
+      'invalid-argument',
+      `${subject} is inconsistent: ${layerCount} layers, but ${length} diff IDs in its configuration`,
+    );
   }
   if (config.os !== '' && config.os !== 'linux') {
-    throw new EngineError('unsupported', `image operating system "${config.os.slice(0, 40)}" cannot be used on this platform`);
+    throw new EngineError(
+      'unsupported',
+      `image operating system "${config.os.slice(0, 40)}" cannot be used on this platform`,
+    );
   }
   return config;
 }
 
 /** The manifest of an image that came without one. Equal images give equal bytes. */
-export function composeManifest(config: { digest: Digest; size: number }, layers: readonly Descriptor[]): { bytes: Buffer; digest: Digest } {
+export function composeManifest(
+  config: { digest: Digest; size: number },
+  layers: readonly Descriptor[],
+): { bytes: Buffer; digest: Digest } {
   const pick = ({ mediaType, size, digest }: Descriptor): Descriptor => ({ mediaType, size, digest });
   const manifest = {
     schemaVersion: 2,

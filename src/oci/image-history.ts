@@ -17,12 +17,22 @@ export function describeHistory(image: ImageRecord): ImageHistoryEntry[] {
   // Layers without a history (old builders, plain imports) are shown too, below what is described.
   const undescribed = image.layers.slice(0, Math.max(0, image.layers.length - layered));
   const rest = image.layers.slice(undescribed.length);
-  const lowest = undescribed.map((layer) => ({ createdAt: image.config.created, createdBy: '', comment: '', sizeBytes: layer.uncompressedBytes }));
+  const lowest = undescribed.map((layer) => ({
+    createdAt: image.config.created,
+    createdBy: '',
+    comment: '',
+    sizeBytes: layer.uncompressedBytes,
+  }));
   let next = 0;
   const described = history.map(({ created, created_by, comment, empty_layer }) => {
     const layer = empty_layer ? undefined : rest[next];
     if (!empty_layer) next += 1;
-    return { createdAt: created, createdBy: created_by ?? '', comment: comment ?? '', sizeBytes: layer?.uncompressedBytes ?? 0 };
+    return {
+      createdAt: created,
+      createdBy: created_by ?? '',
+      comment: comment ?? '',
+      sizeBytes: layer?.uncompressedBytes ?? 0,
+    };
   });
   return [...lowest, ...described].reverse().map((entry, position) => ({
     ...entry,

@@ -2,7 +2,13 @@ import { open } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { hexOfDigest, type Digest } from '../core/digest.ts';
 import { EngineError } from '../core/errors.ts';
-import { familiarString, parseImageReference, repositoryName, withDefaultTag, type ImageReference } from '../core/image-reference.ts';
+import {
+  familiarString,
+  parseImageReference,
+  repositoryName,
+  withDefaultTag,
+  type ImageReference,
+} from '../core/image-reference.ts';
 import { dockerArchiveSchema, layoutIndexSchema, ociLayoutSchema } from '../wire/oci/archive.ts';
 import type { Descriptor, OciManifest } from '../wire/oci/manifest.ts';
 import { badArchive, readArchive, type ArchiveLimits, type ArchiveMembers } from './archive-reader.ts';
@@ -44,7 +50,11 @@ export function describeLoadedImage({ id, names }: LoadedImage): string[] {
 }
 
 /** A docker-archive, an OCI layout, or both in one tar. All images of it become visible together, or none. */
-export async function loadImages(context: StoreContext, source: Readable, options: LoadOptions = {}): Promise<LoadedImage[]> {
+export async function loadImages(
+  context: StoreContext,
+  source: Readable,
+  options: LoadOptions = {},
+): Promise<LoadedImage[]> {
   const { contents, layers, records } = context;
   const { signal, limits } = options;
   const blobs = new Set<Digest>();
@@ -75,7 +85,8 @@ export async function loadImages(context: StoreContext, source: Readable, option
     records.transaction(() => {
       for (const { image, names } of added) {
         records.add(image);
-        for (const name of names) records.setTag({ repository: repositoryName(name), tag: name.tag ?? 'latest' }, image.id);
+        for (const name of names)
+          records.setTag({ repository: repositoryName(name), tag: name.tag ?? 'latest' }, image.id);
       }
     });
     return added.map(({ image, names }) => ({ id: image.id, names: names.map(familiarString) }));
@@ -98,7 +109,8 @@ async function readImages(context: StoreContext, members: ArchiveMembers): Promi
     const config = members.require(entry.Config, 'the configuration of an image').digest;
     const layers = await Promise.all((entry.Layers ?? []).map((path) => describeLayer(context, members, path)));
     const names = (entry.RepoTags ?? []).map((name) => withDefaultTag(parseImageReference(name)));
-    const sameLayers = (manifest: OciManifest): boolean => manifest.layers.map(({ digest }) => digest).join() === layers.map(({ digest }) => digest).join();
+    const sameLayers = (manifest: OciManifest): boolean =>
+      manifest.layers.map(({ digest }) => digest).join() === layers.map(({ digest }) => digest).join();
     const twin = layout?.find((image) => image.config === config && sameLayers(image.document));
     images.push({ config, layers: twin?.document.layers ?? layers, names, manifest: twin?.manifest });
   }
@@ -119,11 +131,16 @@ async function readLayout(context: StoreContext, members: ArchiveMembers): Promi
   const index = members.find('index.json');
   const marker = members.find('oci-layout');
   if (!index || !marker) return undefined;
-  const read = async (digest: Digest, subject: string): Promise<Buffer> => context.contents.readSmall(digest, MAX_DOCUMENT_BYTES).catch((error: unknown) => {
-    throw error instanceof EngineError && error.code === 'not-found' ? badArchive(`it lacks ${subject}`) : error;
-  });
+  const read = async (digest: Digest, subject: string): Promise<Buffer> =>
+    context.contents.readSmall(digest, MAX_DOCUMENT_BYTES).catch((error: unknown) => {
+      throw error instanceof EngineError && error.code === 'not-found' ? badArchive(`it lacks ${subject}`) : error;
+    });
   parseDocument(ociLayoutSchema, await read(marker.digest, 'oci-layout'), 'oci-layout of the archive');
-  const { manifests } = parseDocument(layoutIndexSchema, await read(index.digest, 'index.json'), 'index.json of the archive');
+  const { manifests } = parseDocument(
+    layoutIndexSchema,
+    await read(index.digest, 'index.json'),
+    'index.json of the archive',
+  );
   const blob = (digest: Digest, purpose: string): Digest => {
     const member = members.require(`blobs/sha256/${hexOfDigest(digest)}`, purpose);
     if (member.digest !== digest) throw badArchive(`its blob ${digest} has other content (${member.digest})`);
@@ -132,12 +149,19 @@ async function readLayout(context: StoreContext, members: ArchiveMembers): Promi
   const images: LayoutImage[] = [];
   for (const entry of manifests) {
     let manifest = entry.digest;
-    let document = parseManifestDocument(await read(blob(manifest, 'a manifest'), 'a manifest'), `manifest ${manifest} of the archive`);
+    let document = parseManifestDocument(
+      await read(blob(manifest, 'a manifest'), 'a manifest'),
+      `manifest ${manifest} of the archive`,
+    );
     if (document.kind === 'index') {
       manifest = selectManifest(document.index, hostPlatform).digest;
-      document = parseManifestDocument(await read(blob(manifest, 'a manifest'), 'a manifest'), `manifest ${manifest} of the archive`);
+      document = parseManifestDocument(
+        await read(blob(manifest, 'a manifest'), 'a manifest'),
+        `manifest ${manifest} of the archive`,
+      );
     }
-    if (document.kind === 'index') throw new EngineError('unsupported', 'the archive has an index within an index, which is not supported');
+    if (document.kind === 'index')
+      throw new EngineError('unsupported', 'the archive has an index within an index, which is not supported');
     const { config, layers } = document.manifest;
     blob(config.digest, 'the configuration of an image');
     for (const { digest } of layers) blob(digest, 'a layer');
@@ -180,7 +204,14 @@ async function unpackLayers(
       const sizes =
         (await findUnpackedLayer(context, diffId)) ??
         (await context.layers.build({ blobPath: context.contents.path(digest), digest, diffId }, signal));
-      return { digest, diffId, mediaType, blobBytes: size, imageBytes: sizes.imageBytes, uncompressedBytes: sizes.uncompressedBytes };
+      return {
+        digest,
+        diffId,
+        mediaType,
+        blobBytes: size,
+        imageBytes: sizes.imageBytes,
+        uncompressedBytes: sizes.uncompressedBytes,
+      };
     }),
   );
   return settled.map((result) => {

@@ -1,6 +1,12 @@
 import { isDigest, type Digest } from '../core/digest.ts';
 import { EngineError } from '../core/errors.ts';
-import { familiarString, parseImageReference, repositoryName, withDefaultTag, type ImageReference } from '../core/image-reference.ts';
+import {
+  familiarString,
+  parseImageReference,
+  repositoryName,
+  withDefaultTag,
+  type ImageReference,
+} from '../core/image-reference.ts';
 import type { ImageRecord, ImageRecords } from './image-records.ts';
 
 const ID_PREFIX = /^(?:sha256:)?([0-9a-f]{1,64})$/;

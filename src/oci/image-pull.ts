@@ -1,6 +1,12 @@
 import type { Digest } from '../core/digest.ts';
 import { EngineError } from '../core/errors.ts';
-import { familiarName, familiarString, repositoryName, withDefaultTag, type ImageReference } from '../core/image-reference.ts';
+import {
+  familiarName,
+  familiarString,
+  repositoryName,
+  withDefaultTag,
+  type ImageReference,
+} from '../core/image-reference.ts';
 import type { Descriptor } from '../wire/oci/manifest.ts';
 import { MAX_CONFIG_BYTES, parseImageConfig, parseManifestDocument } from './image-documents.ts';
 import type { ImageRecord } from './image-records.ts';
@@ -36,19 +42,29 @@ interface ResolvedManifest {
 }
 
 /** Pulls one reference. Until the last step nothing is visible; on failure what only this pull brought is deleted. */
-export async function pullImage(context: StoreContext, reference: ImageReference, options: PullOptions): Promise<PullResult> {
+export async function pullImage(
+  context: StoreContext,
+  reference: ImageReference,
+  options: PullOptions,
+): Promise<PullResult> {
   const wanted = withDefaultTag(reference);
   const { auth, signal } = options;
   try {
-    return await context.registry.withRepository({ reference: wanted, credentials: auth, actions: 'pull', signal }, (session) =>
-      pullFrom(context, session, wanted, options),
+    return await context.registry.withRepository(
+      { reference: wanted, credentials: auth, actions: 'pull', signal },
+      (session) => pullFrom(context, session, wanted, options),
     );
   } catch (error) {
     throw explainPullFailure(error, wanted);
   }
 }
 
-async function pullFrom(context: StoreContext, session: RegistrySession, reference: ImageReference, options: PullOptions): Promise<PullResult> {
+async function pullFrom(
+  context: StoreContext,
+  session: RegistrySession,
+  reference: ImageReference,
+  options: PullOptions,
+): Promise<PullResult> {
   const { contents, layers, records } = context;
   const report = options.onProgress ?? (() => undefined);
   const resolved = await resolveManifest(session, reference, options);
@@ -75,7 +91,12 @@ async function pullFrom(context: StoreContext, session: RegistrySession, referen
     if (named !== own) await contents.putBytes(named.bytes);
     options.signal?.throwIfAborted();
     const status = records.transaction((): PullStatus => {
-      const image = { id: config.digest, configJson: configBytes.toString('utf8'), manifestDigest: own.digest, layers: pulled };
+      const image = {
+        id: config.digest,
+        configJson: configBytes.toString('utf8'),
+        manifestDigest: own.digest,
+        layers: pulled,
+      };
       records.add(image);
       return recordNames(context, reference, named.digest, config.digest) || isNews ? 'downloaded' : 'up-to-date';
     });
@@ -104,15 +125,21 @@ function recordNames({ records }: StoreContext, reference: ImageReference, diges
   return tagged !== id;
 }
 
-async function resolveManifest(session: RegistrySession, reference: ImageReference, options: PullOptions): Promise<ResolvedManifest> {
+async function resolveManifest(
+  session: RegistrySession,
+  reference: ImageReference,
+  options: PullOptions,
+): Promise<ResolvedManifest> {
   const subject = `the manifest of ${familiarString(reference)}`;
   const named = await session.fetchManifest(reference.digest ?? reference.tag ?? 'latest', options.signal);
   const document = parseManifestDocument(named.bytes, subject);
-  if (document.kind === 'manifest') return { named, own: named, config: document.manifest.config, layers: document.manifest.layers };
+  if (document.kind === 'manifest')
+    return { named, own: named, config: document.manifest.config, layers: document.manifest.layers };
   const entry = selectManifest(document.index, options.platform ?? hostPlatform);
   const own = await session.fetchManifest(entry.digest, options.signal);
   const inner = parseManifestDocument(own.bytes, subject);
-  if (inner.kind !== 'manifest') throw new EngineError('unsupported', `${subject} is an index within an index, which is not supported`);
+  if (inner.kind !== 'manifest')
+    throw new EngineError('unsupported', `${subject} is an index within an index, which is not supported`);
   return { named, own, config: inner.manifest.config, layers: inner.manifest.layers };
 }
 
@@ -129,7 +156,11 @@ function explainPullFailure(error: unknown, reference: ImageReference): unknown 
         options,
       );
     case 'MANIFEST_UNKNOWN':
-      return new EngineError('not-found', `manifest for ${familiarString(reference)} not found: ${error.message}`, options);
+      return new EngineError(
+        'not-found',
+        `manifest for ${familiarString(reference)} not found: ${error.message}`,
+        options,
+      );
     case 'NAME_UNKNOWN':
       return new EngineError('not-found', `repository ${name} not found: ${error.message}`, options);
     default:

@@ -27,7 +27,11 @@ export interface PushedTag {
 const UPLOADS_AT_ONCE = 3;
 
 /** Pushes one tag, or every tag of the repository when the reference has none. */
-export async function pushImage(context: StoreContext, reference: ImageReference, options: PushOptions): Promise<PushedTag[]> {
+export async function pushImage(
+  context: StoreContext,
+  reference: ImageReference,
+  options: PushOptions,
+): Promise<PushedTag[]> {
   if (reference.digest !== undefined) throw new EngineError('invalid-argument', 'cannot push a digest reference');
   const repository = repositoryName(reference);
   const tags = reference.tag === undefined ? context.records.tagsOfRepository(repository) : [reference.tag];
@@ -38,11 +42,15 @@ export async function pushImage(context: StoreContext, reference: ImageReference
   const report = options.onProgress ?? (() => undefined);
   report({ type: 'started', reference });
   const { auth, signal } = options;
-  return context.registry.withRepository({ reference, credentials: auth, actions: 'pull,push', signal }, async (session) => {
-    const pushed: PushedTag[] = [];
-    for (const { tag, image } of images) pushed.push(await pushTag(context, session, reference, { tag, image }, options));
-    return pushed;
-  });
+  return context.registry.withRepository(
+    { reference, credentials: auth, actions: 'pull,push', signal },
+    async (session) => {
+      const pushed: PushedTag[] = [];
+      for (const { tag, image } of images)
+        pushed.push(await pushTag(context, session, reference, { tag, image }, options));
+      return pushed;
+    },
+  );
 }
 
 function imageToPush(context: StoreContext, reference: ImageReference, tag: string): ImageRecord {
@@ -77,26 +85,34 @@ async function pushTag(
   const slots = new Semaphore(UPLOADS_AT_ONCE);
   const failure = new AbortController();
   const either = signal ? AbortSignal.any([signal, failure.signal]) : failure.signal;
-  const results = await Promise.allSettled(
+  await Promise.allSettled(
     layers.map(async (layer) => {
       try {
         using _slot = await slots.acquire(either);
         await pushLayer(context, session, reference, layer, report, either);
       } catch (error) {
-        if (!failure.signal.aborted) failure.abort(error);
-        throw error;
+        // Only the first reason counts; the others fail because of it.
+        failure.abort(error);
       }
     }),
   );
   signal?.throwIfAborted();
-  if (results.some(({ status }) => status === 'rejected')) throw failure.signal.reason;
+  failure.signal.throwIfAborted();
 
-  await new BlobUpload(session, contents, { digest: image.id, sizeBytes: (await contents.size(image.id)) ?? 0 }).run({ signal });
+  await new BlobUpload(session, contents, { digest: image.id, sizeBytes: (await contents.size(image.id)) ?? 0 }).run({
+    signal,
+  });
   const manifest = await contents.readSmall(image.manifestDigest, MAX_DOCUMENT_BYTES);
   const parsed = parseManifestDocument(manifest, `the manifest of ${familiarString({ ...reference, tag })}`);
   const declared = parsed.kind === 'manifest' ? parsed.manifest.mediaType : undefined;
   const headers = { 'content-type': declared ?? mediaTypes.ociManifest };
-  const request = { method: 'PUT', url: session.url(`manifests/${tag}`), headers, body: () => manifest, signal } as const;
+  const request = {
+    method: 'PUT',
+    url: session.url(`manifests/${tag}`),
+    headers,
+    body: () => manifest,
+    signal,
+  } as const;
   await discard(await session.send(request, [200, 201, 202]));
 
   const digest = image.manifestDigest;
@@ -117,7 +133,9 @@ async function pushLayer(
 ): Promise<void> {
   const { digest, diffId, blobBytes } = layer;
   const prefix = `${reference.domain}/`;
-  const sources = context.records.repositoriesWithBlob(reference.domain, digest).map((name) => name.slice(prefix.length));
+  const sources = context.records
+    .repositoriesWithBlob(reference.domain, digest)
+    .map((name) => name.slice(prefix.length));
   const outcome = await new BlobUpload(session, context.contents, { digest, sizeBytes: blobBytes }).run({
     signal,
     mountFrom: sources.find((path) => path !== reference.path),
@@ -127,4 +145,3 @@ async function pushLayer(
   else if (outcome.kind === 'mounted') report({ type: 'mounted', diffId, from: outcome.from });
   else report({ type: 'pushed', diffId });
 }
-

@@ -112,7 +112,9 @@ export class ImageRecords {
   }
 
   list(): ImageRecord[] {
-    return this.#database.all('SELECT * FROM image WHERE hidden = 0 ORDER BY added_at_ms DESC, id').map((row) => this.#record(row));
+    return this.#database
+      .all('SELECT * FROM image WHERE hidden = 0 ORDER BY added_at_ms DESC, id')
+      .map((row) => this.#record(row));
   }
 
   /** Also one that is hidden: containers still run from it. */
@@ -136,7 +138,9 @@ export class ImageRecords {
   }
 
   childrenOf(id: Digest): Digest[] {
-    return this.#database.all('SELECT id FROM image WHERE hidden = 0 AND parent = ?', id).map((row) => digestOf(row, 'id'));
+    return this.#database
+      .all('SELECT id FROM image WHERE hidden = 0 AND parent = ?', id)
+      .map((row) => digestOf(row, 'id'));
   }
 
   imageOfTag({ repository, tag }: TagName): Digest | undefined {
@@ -145,18 +149,27 @@ export class ImageRecords {
   }
 
   imageOfRepoDigest({ repository, digest }: RepoDigestName): Digest | undefined {
-    const row = this.#database.get('SELECT image_id FROM image_repo_digest WHERE repository = ? AND digest = ?', repository, digest);
+    const row = this.#database.get(
+      'SELECT image_id FROM image_repo_digest WHERE repository = ? AND digest = ?',
+      repository,
+      digest,
+    );
     return row && digestOf(row, 'image_id');
   }
 
   tagsOf(id: Digest): TagName[] {
-    const rows = this.#database.all('SELECT repository, tag FROM image_tag WHERE image_id = ? ORDER BY repository, tag', id);
+    const rows = this.#database.all(
+      'SELECT repository, tag FROM image_tag WHERE image_id = ? ORDER BY repository, tag',
+      id,
+    );
     return rows.map((row) => ({ repository: String(row['repository']), tag: String(row['tag']) }));
   }
 
   repoDigestsOf(id: Digest): RepoDigestName[] {
     const sql = 'SELECT repository, digest FROM image_repo_digest WHERE image_id = ? ORDER BY repository, digest';
-    return this.#database.all(sql, id).map((row) => ({ repository: String(row['repository']), digest: digestOf(row, 'digest') }));
+    return this.#database
+      .all(sql, id)
+      .map((row) => ({ repository: String(row['repository']), digest: digestOf(row, 'digest') }));
   }
 
   tagsOfRepository(repository: string): string[] {
@@ -183,7 +196,16 @@ export class ImageRecords {
     layers.forEach((layer, position) =>
       this.#database.run(
         'INSERT INTO image_layer VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
-        ...[id, position, layer.digest, layer.diffId, layer.mediaType, layer.blobBytes, layer.imageBytes, layer.uncompressedBytes],
+        ...[
+          id,
+          position,
+          layer.digest,
+          layer.diffId,
+          layer.mediaType,
+          layer.blobBytes,
+          layer.imageBytes,
+          layer.uncompressedBytes,
+        ],
       ),
     );
   }
@@ -229,7 +251,9 @@ export class ImageRecords {
   }
 
   referencedLayers(): Set<Digest> {
-    return new Set(this.#database.all('SELECT DISTINCT diff_id FROM image_layer').map((row) => digestOf(row, 'diff_id')));
+    return new Set(
+      this.#database.all('SELECT DISTINCT diff_id FROM image_layer').map((row) => digestOf(row, 'diff_id')),
+    );
   }
 
   /** What is known of a layer that some image has already. */
@@ -245,7 +269,9 @@ export class ImageRecords {
 
   #record(row: SqlRow): ImageRecord {
     const id = digestOf(row, 'id');
-    const layers = this.#database.all('SELECT * FROM image_layer WHERE image_id = ? ORDER BY position', id).map(layerOf);
+    const layers = this.#database
+      .all('SELECT * FROM image_layer WHERE image_id = ? ORDER BY position', id)
+      .map(layerOf);
     const tagged = this.#database.get('SELECT max(tagged_at_ms) AS at FROM image_tag WHERE image_id = ?', id)?.['at'];
     const parent = row['parent'];
     return {
@@ -255,7 +281,9 @@ export class ImageRecords {
       ...(typeof parent === 'string' && { parent: parseDigest(parent) }),
       layers,
       repoTags: this.tagsOf(id).map(({ repository, tag }) => `${familiarRepository(repository)}:${tag}`),
-      repoDigests: this.repoDigestsOf(id).map(({ repository, digest }) => `${familiarRepository(repository)}@${digest}`),
+      repoDigests: this.repoDigestsOf(id).map(
+        ({ repository, digest }) => `${familiarRepository(repository)}@${digest}`,
+      ),
       sizeBytes: layers.reduce((sum, layer) => sum + layer.uncompressedBytes, 0),
       lastTaggedAtMs: Number(tagged ?? row['added_at_ms']),
     };

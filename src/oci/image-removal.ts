@@ -29,7 +29,11 @@ type Deleted = ImageRecord[];
  * Docker's rules: a name is taken away first, the image goes with its last name, containers keep what they use.
  * Source: moby v28.2.2 daemon/images/image_delete.go
  */
-export async function removeImage(context: StoreContext, nameOrId: string, options: RemoveOptions): Promise<RemovedEntry[]> {
+export async function removeImage(
+  context: StoreContext,
+  nameOrId: string,
+  options: RemoveOptions,
+): Promise<RemovedEntry[]> {
   const image = resolveImage(context.records, nameOrId);
   const entries: RemovedEntry[] = [];
   const deleted: Deleted = [];
@@ -38,7 +42,11 @@ export async function removeImage(context: StoreContext, nameOrId: string, optio
     if (isIdOf(image.id, nameOrId)) removal.removeById(image);
     else removal.removeByName(image, nameOrId);
   });
-  const blobs = deleted.flatMap(({ id, manifestDigest, layers }) => [id, manifestDigest, ...layers.map(({ digest }) => digest)]);
+  const blobs = deleted.flatMap(({ id, manifestDigest, layers }) => [
+    id,
+    manifestDigest,
+    ...layers.map(({ digest }) => digest),
+  ]);
   const named = deleted.flatMap(({ repoDigests }) => repoDigests.map((name) => parseImageReference(name).digest));
   const diffIds = deleted.flatMap(({ layers }) => layers.map(({ diffId }) => diffId));
   await collectUnreferenced(context, [...blobs, ...named.filter((digest) => digest !== undefined)], diffIds);
@@ -75,7 +83,8 @@ class Removal {
     // A repository without a tag left is known by digest only; those names go with the last tag.
     const hasTag = records.tagsOf(image.id).some((tag) => tag.repository === repository);
     if (reference.digest === undefined && !hasTag) {
-      for (const name of records.repoDigestsOf(image.id)) if (name.repository === repository) this.#dropRepoDigest(name);
+      for (const name of records.repoDigestsOf(image.id))
+        if (name.repository === repository) this.#dropRepoDigest(name);
     }
     if (records.tagsOf(image.id).length + records.repoDigestsOf(image.id).length > 0) return;
     this.#delete(image, { force, isQuiet: true });
@@ -137,12 +146,14 @@ class Removal {
     const users = this.#options.isUsedBy(image.id);
     if (records.childrenOf(image.id).length > 0) refuse('cannot be forced', 'image has dependent child images');
     const running = users.find(({ isRunning }) => isRunning);
-    if (running) refuse('cannot be forced', `image is being used by running container ${running.containerId.slice(0, 12)}`);
+    if (running)
+      refuse('cannot be forced', `image is being used by running container ${running.containerId.slice(0, 12)}`);
     if (force) return;
     const names = records.tagsOf(image.id).length + records.repoDigestsOf(image.id).length;
     if (checkNames && names > 0) refuse('must be forced', 'image is referenced in multiple repositories');
     const stopped = users[0];
-    if (stopped) refuse('must be forced', `image is being used by stopped container ${stopped.containerId.slice(0, 12)}`);
+    if (stopped)
+      refuse('must be forced', `image is being used by stopped container ${stopped.containerId.slice(0, 12)}`);
   }
 
   #untag(name: TagName): void {

@@ -20,9 +20,16 @@ interface SavedImage {
 export function saveImages(context: StoreContext, names: readonly string[]): Readable {
   if (names.length === 0) throw new EngineError('invalid-argument', 'name at least one image to save');
   const images = selectImages(context.records, names);
-  const blobs = images.flatMap(({ image }) => [image.manifestDigest, image.id, ...image.layers.map(({ digest }) => digest)]);
+  const blobs = images.flatMap(({ image }) => [
+    image.manifestDigest,
+    image.id,
+    ...image.layers.map(({ digest }) => digest),
+  ]);
   const pins = context.contents.pins.hold(blobs);
-  const stream = Readable.from(writeArchive(context, images, [...new Set(blobs)]), { objectMode: false, highWaterMark: 256 * 1024 });
+  const stream = Readable.from(writeArchive(context, images, [...new Set(blobs)]), {
+    objectMode: false,
+    highWaterMark: 256 * 1024,
+  });
   // Also for a stream that is destroyed before it was ever read, when the generator's own clean-up does not run.
   stream.once('close', () => pins[Symbol.dispose]());
   return stream;
@@ -33,7 +40,9 @@ function selectImages(records: ImageRecords, names: readonly string[]): SavedIma
   const selected = new Map<Digest, SavedImage>();
   const add = (image: ImageRecord, tags: readonly TagName[]): void => {
     const entry = selected.get(image.id) ?? { image, tags: [] };
-    for (const tag of tags) if (!entry.tags.some((known) => known.repository === tag.repository && known.tag === tag.tag)) entry.tags.push(tag);
+    for (const tag of tags)
+      if (!entry.tags.some((known) => known.repository === tag.repository && known.tag === tag.tag))
+        entry.tags.push(tag);
     selected.set(image.id, entry);
   };
   for (const name of names) {
@@ -58,7 +67,11 @@ function tagsNamed(records: ImageRecords, name: string): TagName[] {
   return isIdOf(image.id, name) ? [] : [{ repository, tag: reference.tag }];
 }
 
-async function* writeArchive(context: StoreContext, images: readonly SavedImage[], blobs: readonly Digest[]): AsyncGenerator<Buffer> {
+async function* writeArchive(
+  context: StoreContext,
+  images: readonly SavedImage[],
+  blobs: readonly Digest[],
+): AsyncGenerator<Buffer> {
   for (const digest of blobs) yield* writeBlob(context, digest);
   yield* writeJson('oci-layout', { imageLayoutVersion: '1.0.0' });
   yield* writeJson('index.json', await describeLayout(context, images));
@@ -75,7 +88,8 @@ async function* writeBlob({ contents }: StoreContext, digest: Digest): AsyncGene
   await using file = await contents.open(digest);
   const { size } = await file.stat();
   yield encodeTarHeader(blobPath(digest), size);
-  for await (const chunk of file.createReadStream({ highWaterMark: 256 * 1024, autoClose: false })) yield chunk as Buffer;
+  for await (const chunk of file.createReadStream({ highWaterMark: 256 * 1024, autoClose: false }))
+    yield chunk as Buffer;
   yield tarPadding(size);
 }
 
@@ -119,8 +133,8 @@ function describeRepositories(images: readonly SavedImage[]): Record<string, Rec
   const repositories: Record<string, Record<string, string>> = {};
   for (const { image, tags } of images) {
     const top = image.layers.at(-1)?.digest ?? image.id;
-    for (const { repository, tag } of tags) (repositories[familiarRepository(repository)] ??= {})[tag] = hexOfDigest(top);
+    for (const { repository, tag } of tags)
+      (repositories[familiarRepository(repository)] ??= {})[tag] = hexOfDigest(top);
   }
   return repositories;
 }
-

@@ -1,7 +1,12 @@
 import type { Readable } from 'node:stream';
 import type { Digest } from '../core/digest.ts';
 import { EngineError } from '../core/errors.ts';
-import { familiarRepository, parseImageReference, repositoryName, type ImageReference } from '../core/image-reference.ts';
+import {
+  familiarRepository,
+  parseImageReference,
+  repositoryName,
+  type ImageReference,
+} from '../core/image-reference.ts';
 import type { Database } from '../platform/database.ts';
 import { ContentStore } from './content-store.ts';
 import { createImage, ingestLayer, type HeldLayer, type ImageSpec } from './image-create.ts';
@@ -54,10 +59,24 @@ export class ImageStore {
   static async open(options: ImageStoreOptions): Promise<ImageStore> {
     const { root, database, layerBuilder, registry, clock = Date, logger = silent } = options;
     const contents = await ContentStore.open(root);
-    const layers = await LayerStore.open(root, layerBuilder, options.layerLimits ?? defaultLayerLimits, options.buildsAtOnce ?? 2);
+    const layers = await LayerStore.open(
+      root,
+      layerBuilder,
+      options.layerLimits ?? defaultLayerLimits,
+      options.buildsAtOnce ?? 2,
+    );
     const records = new ImageRecords(database, () => clock.now());
     const downloadSlots = new Semaphore(options.downloadsAtOnce ?? 3);
-    return new ImageStore({ root, contents, layers, records, registry, downloads: new SingleFlight(), downloadSlots, logger });
+    return new ImageStore({
+      root,
+      contents,
+      layers,
+      records,
+      registry,
+      downloads: new SingleFlight(),
+      downloadSlots,
+      logger,
+    });
   }
 
   /** Without tag and digest: `latest`. The credentials are the caller's and kept for this pull only. */
@@ -94,7 +113,8 @@ export class ImageStore {
     const { records } = this.#context;
     const image = resolveImage(records, source);
     const reference = asReference(target);
-    if (reference.digest !== undefined) throw new EngineError('invalid-argument', 'refusing to create a tag with a digest reference');
+    if (reference.digest !== undefined)
+      throw new EngineError('invalid-argument', 'refusing to create a tag with a digest reference');
     const repository = repositoryName(reference);
     if (familiarRepository(repository) === 'sha256') {
       throw new EngineError('invalid-argument', 'refusing to create an ambiguous tag using digest algorithm as name');
@@ -153,7 +173,8 @@ export class ImageStore {
   /** Bytes on disk of blobs and unpacked layers, each counted once. */
   async diskUsage(): Promise<{ blobBytes: number; layerBytes: number }> {
     const { contents, layers } = this.#context;
-    const sum = (sizes: readonly (number | undefined)[]): number => sizes.reduce<number>((total, size) => total + (size ?? 0), 0);
+    const sum = (sizes: readonly (number | undefined)[]): number =>
+      sizes.reduce<number>((total, size) => total + (size ?? 0), 0);
     const blobSizes = await Promise.all((await contents.list()).map((digest) => contents.size(digest)));
     const layerSizes = await Promise.all((await layers.list()).map((diffId) => layers.size(diffId)));
     return { blobBytes: sum(blobSizes), layerBytes: sum(layerSizes) };

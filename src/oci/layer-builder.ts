@@ -94,18 +94,28 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   io: 'internal',
 };
 
-function explainFailure(stderr: string, exitCode: number | undefined, { expectDigest, outputPath }: LayerBuildRequest): EngineError {
+function explainFailure(
+  stderr: string,
+  exitCode: number | undefined,
+  { expectDigest, outputPath }: LayerBuildRequest,
+): EngineError {
   const subject = expectDigest ? `layer ${expectDigest}` : 'layer';
   const failure = parseFailure(stderr.trimEnd().split('\n').at(-1) ?? '');
   if (!failure) {
     const ending = exitCode === undefined ? 'was killed' : `ended with code ${exitCode}`;
-    return new EngineError('internal', `${subject} could not be unpacked: the layer builder ${ending}`, { details: { stderr } });
+    return new EngineError('internal', `${subject} could not be unpacked: the layer builder ${ending}`, {
+      details: { stderr },
+    });
   }
   const code = CODES[failure.code] ?? 'invalid-argument';
   const details = { builderCode: failure.code };
   if (code === 'resource-exhausted') {
     const place = dirname(outputPath);
-    return new EngineError(code, `no space left in ${place} to unpack ${subject}; remove images or move the data root`, { details });
+    return new EngineError(
+      code,
+      `no space left in ${place} to unpack ${subject}; remove images or move the data root`,
+      { details },
+    );
   }
   return new EngineError(code, `${subject} could not be unpacked: ${failure.message}`, { details });
 }

@@ -29,31 +29,35 @@ const PROGRESS_INTERVAL_MS = 100;
 const SHOWN_AT_ONCE = 3;
 
 /** Brings every layer to disk, as blob and as unpacked image: one is unpacked while the next ones are downloaded. */
-export async function pullLayers(context: StoreContext, session: RegistrySession, request: LayersToPull): Promise<ImageLayer[]> {
+export async function pullLayers(
+  context: StoreContext,
+  session: RegistrySession,
+  request: LayersToPull,
+): Promise<ImageLayer[]> {
   const report = request.onProgress ?? (() => undefined);
   const plans = await planLayers(context, request);
   await requireSpace(context, plans);
   const missing = plans.filter(({ hasBlob, sizes }) => !hasBlob || !sizes);
-  for (const { blob, hasBlob, sizes } of plans) report({ type: hasBlob && sizes ? 'exists' : 'layerQueued', digest: blob.digest });
+  for (const { blob, hasBlob, sizes } of plans)
+    report({ type: hasBlob && sizes ? 'exists' : 'layerQueued', digest: blob.digest });
   for (const { blob } of missing.slice(SHOWN_AT_ONCE)) report({ type: 'waiting', digest: blob.digest });
 
   // One failure stops the others; all have ended before it is passed on, so nothing is written behind the caller's back.
   const failure = new AbortController();
   const signal = request.signal ? AbortSignal.any([request.signal, failure.signal]) : failure.signal;
-  let firstError: unknown;
   const results = await Promise.all(
     plans.map(async (plan) => {
       try {
         return await pullLayer(context, session, plan, report, signal);
       } catch (error) {
-        firstError ??= error;
-        failure.abort();
+        // Only the first reason counts; the others fail because of it.
+        failure.abort(error);
         return undefined;
       }
     }),
   );
   request.signal?.throwIfAborted();
-  if (firstError !== undefined) throw firstError;
+  failure.signal.throwIfAborted();
   const done = new Map(results.flatMap((layer) => (layer ? [[layer.digest, layer] as const] : [])));
   return request.layers.map(({ digest }) => {
     const layer = done.get(digest);
@@ -69,11 +73,17 @@ async function planLayers(context: StoreContext, { layers, diffIds }: LayersToPu
     const known = plans.get(blob.digest);
     if (known && known.diffId === diffId) continue;
     if (known || diffId === undefined) {
-      throw new EngineError('invalid-argument', `layer ${blob.digest} is listed twice with different diff IDs; the image is broken`);
+      throw new EngineError(
+        'invalid-argument',
+        `layer ${blob.digest} is listed twice with different diff IDs; the image is broken`,
+      );
     }
     const size = await context.contents.size(blob.digest);
     if (size !== undefined && size !== blob.size) {
-      throw new EngineError('invalid-argument', `layer ${blob.digest} has ${size} bytes, the manifest says ${blob.size}; the image is broken`);
+      throw new EngineError(
+        'invalid-argument',
+        `layer ${blob.digest} has ${size} bytes, the manifest says ${blob.size}; the image is broken`,
+      );
     }
     const sizes = await findUnpackedLayer(context, diffId);
     plans.set(blob.digest, { blob, diffId, hasBlob: size !== undefined, sizes });
@@ -83,7 +93,10 @@ async function planLayers(context: StoreContext, { layers, diffIds }: LayersToPu
 
 /** A layer unpacks to at least its own size, so twice that is the least a new one takes. */
 async function requireSpace(context: StoreContext, plans: readonly LayerPlan[]): Promise<void> {
-  const needed = plans.reduce((sum, { blob, hasBlob, sizes }) => sum + (hasBlob ? 0 : blob.size) + (sizes ? 0 : blob.size), 0);
+  const needed = plans.reduce(
+    (sum, { blob, hasBlob, sizes }) => sum + (hasBlob ? 0 : blob.size) + (sizes ? 0 : blob.size),
+    0,
+  );
   if (needed > 0) await requireFreeSpace(context.root, needed, 'the layers to pull');
 }
 
@@ -100,7 +113,11 @@ async function pullLayer(
     await fetchBlob(context, session, blob, {
       signal,
       onProgress: (progress) =>
-        report(progress.type === 'bytes' ? { type: 'downloading', digest, current: progress.current, total: size } : { type: 'verifying', digest }),
+        report(
+          progress.type === 'bytes'
+            ? { type: 'downloading', digest, current: progress.current, total: size }
+            : { type: 'verifying', digest },
+        ),
     });
     report({ type: 'downloaded', digest });
   }

@@ -37,7 +37,12 @@ export class LayerStore {
     this.#slots = new Semaphore(concurrency);
   }
 
-  static async open(root: string, builder: LayerBuilder, limits: LayerLimits, concurrency: number): Promise<LayerStore> {
+  static async open(
+    root: string,
+    builder: LayerBuilder,
+    limits: LayerLimits,
+    concurrency: number,
+  ): Promise<LayerStore> {
     const store = new LayerStore(root, builder, limits, concurrency);
     try {
       await rm(store.#ingest, { recursive: true, force: true });

@@ -26,7 +26,10 @@ const COMPONENT = /^[A-Za-z0-9_.-]{1,64}$/;
 export function parsePlatform(text: string): Platform {
   const parts = text.split('/');
   if (parts.length > 3 || !parts.every((part) => COMPONENT.test(part))) {
-    throw new EngineError('invalid-argument', `"${text}" is an invalid OS component or platform; use OS/ARCHITECTURE[/VARIANT]`);
+    throw new EngineError(
+      'invalid-argument',
+      `"${text}" is an invalid OS component or platform; use OS/ARCHITECTURE[/VARIANT]`,
+    );
   }
   const [first = '', second, third] = parts.map((part) => part.toLowerCase());
   if (second === undefined) {
@@ -52,15 +55,25 @@ export function formatPlatform({ os, architecture, variant }: Platform): string 
  */
 export function selectManifest(index: OciIndex, wanted: Platform): IndexEntry {
   const images = index.manifests.filter((entry) => isImage(entry));
-  const matching = images.filter(({ platform }) => platform?.os === wanted.os && platform.architecture === wanted.architecture);
-  const ofVariant = matching.filter(({ platform }) => wanted.variant === undefined || (platform?.variant ?? defaultVariant(wanted)) === wanted.variant);
-  const plain = ofVariant.find(({ platform }) => (platform?.variant ?? defaultVariant(wanted)) === defaultVariant(wanted));
+  const matching = images.filter(
+    ({ platform }) => platform?.os === wanted.os && platform.architecture === wanted.architecture,
+  );
+  const ofVariant = matching.filter(
+    ({ platform }) => wanted.variant === undefined || (platform?.variant ?? defaultVariant(wanted)) === wanted.variant,
+  );
+  const plain = ofVariant.find(
+    ({ platform }) => (platform?.variant ?? defaultVariant(wanted)) === defaultVariant(wanted),
+  );
   const onlyUndescribed = images.length === 1 && !images[0]?.platform ? images[0] : undefined;
   const chosen = wanted.variant === undefined ? (plain ?? ofVariant[0]) : ofVariant[0];
   if (chosen ?? onlyUndescribed) return (chosen ?? onlyUndescribed) as IndexEntry;
-  throw new EngineError('not-found', `no matching manifest for ${formatPlatform(wanted)} in the manifest list entries`, {
-    details: { available: images.flatMap(({ platform }) => (platform ? [formatPlatform(platform)] : [])) },
-  });
+  throw new EngineError(
+    'not-found',
+    `no matching manifest for ${formatPlatform(wanted)} in the manifest list entries`,
+    {
+      details: { available: images.flatMap(({ platform }) => (platform ? [formatPlatform(platform)] : [])) },
+    },
+  );
 }
 
 function isImage({ mediaType, platform, annotations }: IndexEntry): boolean {

@@ -5,8 +5,16 @@ export type PullStatus = 'downloaded' | 'up-to-date';
 
 export type PullProgress =
   | { readonly type: 'started'; readonly reference: ImageReference }
-  | { readonly type: 'layerQueued' | 'waiting' | 'verifying' | 'downloaded' | 'pulled' | 'exists'; readonly digest: Digest }
-  | { readonly type: 'downloading' | 'extracting'; readonly digest: Digest; readonly current: number; readonly total: number }
+  | {
+      readonly type: 'layerQueued' | 'waiting' | 'verifying' | 'downloaded' | 'pulled' | 'exists';
+      readonly digest: Digest;
+    }
+  | {
+      readonly type: 'downloading' | 'extracting';
+      readonly digest: Digest;
+      readonly current: number;
+      readonly total: number;
+    }
   | { readonly type: 'digest'; readonly digest: Digest }
   | { readonly type: 'finished'; readonly status: PullStatus; readonly reference: ImageReference };
 

@@ -56,7 +56,13 @@ export class SingleFlight<Result, Progress = never> {
     const controller = new AbortController();
     const listeners = new Set<(progress: Progress) => void>();
     const { promise, resolve, reject } = Promise.withResolvers<Result>();
-    const flight: RunningFlight<Result, Progress> = { result: promise, controller, listeners, waiting: 0, last: undefined };
+    const flight: RunningFlight<Result, Progress> = {
+      result: promise,
+      controller,
+      listeners,
+      waiting: 0,
+      last: undefined,
+    };
     // Nobody may be waiting any more when it fails; that is no unhandled rejection.
     promise.catch(() => undefined);
     this.#running.set(key, flight);

@@ -35,7 +35,11 @@ export async function findUnpackedLayer(context: StoreContext, diffId: Digest): 
 }
 
 /** Deletes those of the given files that nothing refers to any more. */
-export async function collectUnreferenced(context: StoreContext, blobs: Iterable<Digest>, diffIds: Iterable<Digest>): Promise<void> {
+export async function collectUnreferenced(
+  context: StoreContext,
+  blobs: Iterable<Digest>,
+  diffIds: Iterable<Digest>,
+): Promise<void> {
   const { contents, layers, records } = context;
   const usedBlobs = records.referencedBlobs();
   const usedLayers = records.referencedLayers();

@@ -10,7 +10,8 @@ const MAX_OCTAL_SIZE = 8 ** 11;
  */
 export function encodeTarHeader(name: string, sizeBytes: number): Buffer {
   const header = Buffer.alloc(TAR_BLOCK_BYTES);
-  if (header.write(name, 0, 'utf8') > MAX_NAME_BYTES) throw new EngineError('internal', `tar member name "${name}" is too long`);
+  if (header.write(name, 0, 'utf8') > MAX_NAME_BYTES)
+    throw new EngineError('internal', `tar member name "${name}" is too long`);
   header.write('0000644\0', 100);
   header.write('0000000\0', 108);
   header.write('0000000\0', 116);

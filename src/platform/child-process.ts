@@ -57,7 +57,11 @@ export async function runChild(spec: ChildSpec): Promise<ChildOutcome> {
       child.once('close', (code, signal) => resolve([code, signal]));
     });
     spec.signal?.throwIfAborted();
-    if (flooded) throw new EngineError('limit-exceeded', `${spec.command} wrote more than ${limit} bytes of output and was stopped`);
+    if (flooded)
+      throw new EngineError(
+        'limit-exceeded',
+        `${spec.command} wrote more than ${limit} bytes of output and was stopped`,
+      );
     return {
       ...(exitCode !== null && { exitCode }),
       ...(signalName !== null && { signalName }),
@@ -66,7 +70,9 @@ export async function runChild(spec: ChildSpec): Promise<ChildOutcome> {
     };
   } catch (error) {
     if (systemErrorCode(error) !== 'ENOENT') throw error;
-    throw new EngineError('unavailable', `cannot run ${spec.command}: no such program; build or install it`, { cause: error });
+    throw new EngineError('unavailable', `cannot run ${spec.command}: no such program; build or install it`, {
+      cause: error,
+    });
   } finally {
     spec.signal?.removeEventListener('abort', kill);
   }

@@ -169,7 +169,9 @@ test('two pulls share one download, and one that gives up does not end the other
   await reached.promise;
   const joined = Promise.withResolvers<void>();
   // Who joins is told at once how far the download is.
-  const second = fixture.store.pull(`${server.host}/app`, { onProgress: ({ type }) => type === 'downloading' && joined.resolve() });
+  const second = fixture.store.pull(`${server.host}/app`, {
+    onProgress: ({ type }) => type === 'downloading' && joined.resolve(),
+  });
   await joined.promise;
   controller.abort();
   await first;
@@ -187,7 +189,10 @@ test('a manifest of one gigabyte is refused before it is read', async (t) => {
       response.end('{}');
       return;
     }
-    response.writeHead(200, { 'content-length': String(1024 ** 3), 'content-type': 'application/vnd.oci.image.manifest.v1+json' });
+    response.writeHead(200, {
+      'content-length': String(1024 ** 3),
+      'content-type': 'application/vnd.oci.image.manifest.v1+json',
+    });
     const pour = (): void => {
       while (!response.destroyed && response.write(Buffer.alloc(65_536, 0x20))) sentBytes += 65_536;
     };
@@ -237,10 +242,15 @@ test('a redirect to another host carries no credentials and its content is still
   );
   await using fixture = await openStore();
 
-  const { image: pulled } = await fixture.store.pull(`${server.host}/app`, { auth: { username: 'ann', password: 'secret' } });
+  const { image: pulled } = await fixture.store.pull(`${server.host}/app`, {
+    auth: { username: 'ann', password: 'secret' },
+  });
 
   t.is(pulled.id, image.config.digest);
-  t.deepEqual(storage.requests.map(({ authorization }) => authorization), [undefined]);
+  t.deepEqual(
+    storage.requests.map(({ authorization }) => authorization),
+    [undefined],
+  );
 });
 
 test('a redirect to plain HTTP on a host that is not allowed it is refused', async (t) => {
@@ -261,7 +271,11 @@ test('a redirect to plain HTTP on a host that is not allowed it is refused', asy
 test('schema 1 and things that are no images are refused by name', async (t) => {
   const documents: Record<string, object> = {
     old: { schemaVersion: 1, fsLayers: [] },
-    chart: { schemaVersion: 2, config: { ...image.config, mediaType: 'application/vnd.cncf.helm.config.v1+json', bytes: undefined }, layers: [] },
+    chart: {
+      schemaVersion: 2,
+      config: { ...image.config, mediaType: 'application/vnd.cncf.helm.config.v1+json', bytes: undefined },
+      layers: [],
+    },
     both: { schemaVersion: 2, config: {}, layers: [], manifests: [] },
   };
   await using server = await startServer((request, response) => {
@@ -270,7 +284,9 @@ test('schema 1 and things that are no images are refused by name', async (t) => 
   });
   await using fixture = await openStore();
 
-  const [old, chart, both] = await Promise.all(['old', 'chart', 'both'].map((tag) => thrownBy(fixture.store.pull(`${server.host}/app:${tag}`))));
+  const [old, chart, both] = await Promise.all(
+    ['old', 'chart', 'both'].map((tag) => thrownBy(fixture.store.pull(`${server.host}/app:${tag}`))),
+  );
 
   t.regex(old?.message ?? '', /schema 1/);
   t.is(old?.code, 'unsupported');

@@ -7,7 +7,12 @@ export type Handler = (request: IncomingMessage, response: ServerResponse) => vo
 
 export interface HostileRegistry extends AsyncDisposable {
   readonly host: string;
-  readonly requests: { readonly method: string; readonly url: string; readonly authorization: string | undefined; readonly range: string | undefined }[];
+  readonly requests: {
+    readonly method: string;
+    readonly url: string;
+    readonly authorization: string | undefined;
+    readonly range: string | undefined;
+  }[];
 }
 
 /** A server on loopback that does whatever the test says. `name` is how it appears in image names: other names are other hosts. */
@@ -33,7 +38,12 @@ export async function startServer(handler: Handler, name = '127.0.0.1'): Promise
   };
 }
 
-export function sendJson(response: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}): void {
+export function sendJson(
+  response: ServerResponse,
+  status: number,
+  value: unknown,
+  headers: Record<string, string> = {},
+): void {
   response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(value));
 }
 
@@ -42,7 +52,10 @@ export function sendBlob(response: ServerResponse, blob: Blob): void {
 }
 
 /** Serves the image honestly, unless `twist` deals with the request itself (and says so by returning true). */
-export function serveImage(image: TestImage, twist: (request: IncomingMessage, response: ServerResponse) => boolean = () => false): Handler {
+export function serveImage(
+  image: TestImage,
+  twist: (request: IncomingMessage, response: ServerResponse) => boolean = () => false,
+): Handler {
   return (request, response) => {
     const url = request.url ?? '';
     if (twist(request, response)) return;

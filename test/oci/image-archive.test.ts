@@ -26,7 +26,11 @@ function dockerArchive(overrides: Readonly<Record<string, string | Buffer>> = {}
     'aaa/layer.tar': plain.layers[0]?.bytes ?? '',
     'bbb/layer.tar': plain.layers[1]?.bytes ?? '',
     'manifest.json': JSON.stringify([
-      { Config: `${hexOfDigest(plain.config.digest)}.json`, RepoTags: ['app:1', 'other/app:2'], Layers: ['aaa/layer.tar', 'bbb/layer.tar'] },
+      {
+        Config: `${hexOfDigest(plain.config.digest)}.json`,
+        RepoTags: ['app:1', 'other/app:2'],
+        Layers: ['aaa/layer.tar', 'bbb/layer.tar'],
+      },
     ]),
     ...overrides,
   });
@@ -34,7 +38,12 @@ function dockerArchive(overrides: Readonly<Record<string, string | Buffer>> = {}
 
 async function isEmpty({ store, files }: StoreFixture): Promise<boolean> {
   const layers = (await files('layers')).filter((name) => name.endsWith('.erofs'));
-  const names = [...(await files('blobs/sha256')), ...(await files('blobs/ingest')), ...(await files('layers/ingest')), ...layers];
+  const names = [
+    ...(await files('blobs/sha256')),
+    ...(await files('blobs/ingest')),
+    ...(await files('layers/ingest')),
+    ...layers,
+  ];
   return store.list().length === 0 && names.length === 0;
 }
 
@@ -51,7 +60,10 @@ for (const [form, wrap] of [
     t.deepEqual(loaded.flatMap(describeLoadedImage), ['Loaded image: app:1\n', 'Loaded image: other/app:2\n']);
     const record = fixture.store.resolve('other/app:2');
     t.is(record.id, plain.config.digest);
-    t.deepEqual(record.layers.map(({ diffId }) => diffId), plain.diffIds);
+    t.deepEqual(
+      record.layers.map(({ diffId }) => diffId),
+      plain.diffIds,
+    );
     t.is((await fixture.store.rootfs(record)).layers.length, 2);
     t.is((await fixture.files('blobs/sha256')).length, 4);
   });
@@ -84,7 +96,10 @@ test('what is saved is loaded again the same, in another store', async (t) => {
   await using target = await openStore();
   const loaded = await target.store.load(Readable.from([archive]));
 
-  t.deepEqual(loaded.map(({ names }) => names), [['demo:1', 'demo:2'], ['app:1']]);
+  t.deepEqual(
+    loaded.map(({ names }) => names),
+    [['demo:1', 'demo:2'], ['app:1']],
+  );
   t.is(target.store.resolve('demo:2').manifestDigest, image.manifest.digest);
   t.is(target.store.resolve('app:1').id, plain.config.digest);
 });
@@ -109,14 +124,22 @@ test('what skopeo writes is loaded', async (t) => {
   t.teardown(() => rm(directory, { recursive: true, force: true }));
   await writeFile(join(directory, 'layout.tar'), layoutArchive(image));
   const source = `oci-archive:${join(directory, 'layout.tar')}`;
-  await run('skopeo', ['copy', '--insecure-policy', source, `docker-archive:${join(directory, 'docker.tar')}:skopeo/demo:1`]);
+  await run('skopeo', [
+    'copy',
+    '--insecure-policy',
+    source,
+    `docker-archive:${join(directory, 'docker.tar')}:skopeo/demo:1`,
+  ]);
   await using fixture = await openStore();
 
   const { createReadStream } = await import('node:fs');
   const loaded = await fixture.store.load(createReadStream(join(directory, 'docker.tar')));
 
   t.deepEqual(loaded[0]?.names, ['skopeo/demo:1']);
-  t.deepEqual(fixture.store.resolve('skopeo/demo:1').layers.map(({ diffId }) => diffId), image.diffIds);
+  t.deepEqual(
+    fixture.store.resolve('skopeo/demo:1').layers.map(({ diffId }) => diffId),
+    image.diffIds,
+  );
 });
 
 test('a saved stream that is not read to its end lets its blobs go', async (t) => {
@@ -133,7 +156,14 @@ test('a saved stream that is not read to its end lets its blobs go', async (t) =
   t.true(await isEmpty(fixture));
 });
 
-async function tarWith(entries: readonly { readonly name: string; readonly type?: 'symlink' | 'fifo'; readonly linkname?: string; readonly content?: string }[]): Promise<Buffer> {
+async function tarWith(
+  entries: readonly {
+    readonly name: string;
+    readonly type?: 'symlink' | 'fifo';
+    readonly linkname?: string;
+    readonly content?: string;
+  }[],
+): Promise<Buffer> {
   const archive = pack();
   for (const { content = '', ...header } of entries) archive.entry(header, content);
   archive.finalize();
@@ -141,9 +171,15 @@ async function tarWith(entries: readonly { readonly name: string; readonly type?
 }
 
 const hostile: Record<string, [archive: () => Buffer | Promise<Buffer>, message: RegExp]> = {
-  'a name that leaves the archive': [() => tarWith([{ name: '../evil', content: 'x' }]), /member "\.\.\/evil" leaves the archive/],
+  'a name that leaves the archive': [
+    () => tarWith([{ name: '../evil', content: 'x' }]),
+    /member "\.\.\/evil" leaves the archive/,
+  ],
   'an absolute name': [() => tarWith([{ name: '/etc/evil', content: 'x' }]), /absolute/],
-  'a link out of the archive': [() => tarWith([{ name: 'a', type: 'symlink', linkname: '../../etc/shadow' }]), /leaves the archive/],
+  'a link out of the archive': [
+    () => tarWith([{ name: 'a', type: 'symlink', linkname: '../../etc/shadow' }]),
+    /leaves the archive/,
+  ],
   'links in a circle': [
     () =>
       tarWith([
@@ -162,25 +198,52 @@ const hostile: Record<string, [archive: () => Buffer | Promise<Buffer>, message:
     /two different members named "manifest\.json"/,
   ],
   'a missing layer': [
-    () => dockerArchive({ 'manifest.json': JSON.stringify([{ Config: `${hexOfDigest(plain.config.digest)}.json`, Layers: ['ccc/layer.tar', 'bbb/layer.tar'] }]) }),
+    () =>
+      dockerArchive({
+        'manifest.json': JSON.stringify([
+          { Config: `${hexOfDigest(plain.config.digest)}.json`, Layers: ['ccc/layer.tar', 'bbb/layer.tar'] },
+        ]),
+      }),
     /lacks "ccc\/layer\.tar", a layer/,
   ],
-  'a configuration outside': [() => dockerArchive({ 'manifest.json': JSON.stringify([{ Config: '../../etc/passwd', Layers: [] }]) }), /leaves the archive/],
+  'a configuration outside': [
+    () => dockerArchive({ 'manifest.json': JSON.stringify([{ Config: '../../etc/passwd', Layers: [] }]) }),
+    /leaves the archive/,
+  ],
   'too few layers': [
-    () => dockerArchive({ 'manifest.json': JSON.stringify([{ Config: `${hexOfDigest(plain.config.digest)}.json`, Layers: ['aaa/layer.tar'] }]) }),
+    () =>
+      dockerArchive({
+        'manifest.json': JSON.stringify([
+          { Config: `${hexOfDigest(plain.config.digest)}.json`, Layers: ['aaa/layer.tar'] },
+        ]),
+      }),
     /1 layers, but 2 diff IDs/,
   ],
   'layers in the wrong order': [
     () =>
       dockerArchive({
-        'manifest.json': JSON.stringify([{ Config: `${hexOfDigest(plain.config.digest)}.json`, Layers: ['bbb/layer.tar', 'aaa/layer.tar'] }]),
+        'manifest.json': JSON.stringify([
+          { Config: `${hexOfDigest(plain.config.digest)}.json`, Layers: ['bbb/layer.tar', 'aaa/layer.tar'] },
+        ]),
       }),
     /could not be unpacked/,
   ],
-  'a huge manifest.json': [() => dockerArchive({ 'manifest.json': Buffer.alloc(5 * 1024 * 1024, 0x20) }), /more than the 4194304 allowed/],
+  'a huge manifest.json': [
+    () => dockerArchive({ 'manifest.json': Buffer.alloc(5 * 1024 * 1024, 0x20) }),
+    /more than the 4194304 allowed/,
+  ],
   'a manifest.json that is no JSON': [() => dockerArchive({ 'manifest.json': '{' }), /not valid JSON/],
   'an invalid name': [
-    () => dockerArchive({ 'manifest.json': JSON.stringify([{ Config: `${hexOfDigest(plain.config.digest)}.json`, RepoTags: ['Bad:1'], Layers: ['aaa/layer.tar', 'bbb/layer.tar'] }]) }),
+    () =>
+      dockerArchive({
+        'manifest.json': JSON.stringify([
+          {
+            Config: `${hexOfDigest(plain.config.digest)}.json`,
+            RepoTags: ['Bad:1'],
+            Layers: ['aaa/layer.tar', 'bbb/layer.tar'],
+          },
+        ]),
+      }),
     /must be lowercase/,
   ],
   'a blob under another digest': [

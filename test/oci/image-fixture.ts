@@ -31,7 +31,8 @@ export function tarOf(files: Readonly<Record<string, Buffer | string>>): Buffer 
 /** Bytes that no compressor shortens, the same for the same seed. */
 export function noise(byteCount: number, seed: string): Buffer {
   const parts: Buffer[] = [];
-  for (let made = 0, block = 0; made < byteCount; made += 32, block += 1) parts.push(createHash('sha256').update(`${seed}${block}`).digest());
+  for (let made = 0, block = 0; made < byteCount; made += 32, block += 1)
+    parts.push(createHash('sha256').update(`${seed}${block}`).digest());
   return Buffer.concat(parts).subarray(0, byteCount);
 }
 
@@ -58,7 +59,13 @@ export interface ImageSpec {
   readonly diffIds?: readonly Digest[];
 }
 
-export function createImage({ layers, compression = 'gzip', architecture = 'amd64', config = {}, diffIds: forged }: ImageSpec): TestImage {
+export function createImage({
+  layers,
+  compression = 'gzip',
+  architecture = 'amd64',
+  config = {},
+  diffIds: forged,
+}: ImageSpec): TestImage {
   const tars = layers.map(tarOf);
   const diffIds = forged ?? tars.map((tar) => digestOfBytes(tar));
   const blobs = tars.map((tar) => blobOf(compress(tar, compression), LAYER_TYPES[compression]));

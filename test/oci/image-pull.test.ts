@@ -22,9 +22,15 @@ test('a pulled image has its configuration, names, blobs and unpacked layers', a
   t.deepEqual(image.repoTags, [`${registry.host}/team/app:1.0`]);
   t.deepEqual(image.repoDigests, [`${registry.host}/team/app@${digest}`]);
   t.is(image.config.config.WorkingDir, '/srv');
-  t.deepEqual(image.layers.map(({ diffId }) => diffId), twoLayers.diffIds);
+  t.deepEqual(
+    image.layers.map(({ diffId }) => diffId),
+    twoLayers.diffIds,
+  );
   const { layers } = await fixture.store.rootfs(image);
-  t.deepEqual(layers.map(({ diffId }) => diffId), twoLayers.diffIds);
+  t.deepEqual(
+    layers.map(({ diffId }) => diffId),
+    twoLayers.diffIds,
+  );
   t.true(layers.every(({ sizeBytes }) => sizeBytes >= 4096));
   t.is((await fixture.files('blobs/sha256')).length, 4);
   t.deepEqual(await fixture.files('blobs/ingest'), []);
@@ -49,20 +55,25 @@ test('a pull reports what docker prints, and an unchanged second one that it is 
   const upper = lines.filter(({ id }) => id === short).map(({ status }) => status);
   t.is(upper[0], 'Pulling fs layer');
   t.deepEqual(
-    ['Downloading', 'Verifying Checksum', 'Download complete', 'Extracting', 'Pull complete'].filter((word) => !upper.includes(word)),
+    ['Downloading', 'Verifying Checksum', 'Download complete', 'Extracting', 'Pull complete'].filter(
+      (word) => !upper.includes(word),
+    ),
     [],
   );
   t.deepEqual(lines.at(-2), { status: `Digest: ${twoLayers.manifest.digest}` });
   t.deepEqual(lines.at(-1), { status: `Status: Downloaded newer image for ${registry.host}/app:latest` });
   t.is(second.status, 'up-to-date');
-  t.deepEqual(again.map(describePullProgress).at(-1), { status: `Status: Image is up to date for ${registry.host}/app:latest` });
+  t.deepEqual(again.map(describePullProgress).at(-1), {
+    status: `Status: Image is up to date for ${registry.host}/app:latest`,
+  });
 });
 
 test('from an index the amd64 image is taken, and attestations are passed over', async (t) => {
   await using registry = await startRegistry();
   const arm = createImage({ layers: [{ a: 'arm' }], architecture: 'arm64' });
   const attestation = createImage({ layers: [{ a: 'attestation' }], architecture: 'unknown' });
-  for (const [position, image] of [arm, attestation, twoLayers].entries()) await putImage(registry.url, 'app', `part${position}`, image);
+  for (const [position, image] of [arm, attestation, twoLayers].entries())
+    await putImage(registry.url, 'app', `part${position}`, image);
   const index = indexOf([
     { ...descriptorOf(attestation.manifest), platform: { os: 'unknown', architecture: 'unknown' } },
     { ...descriptorOf(arm.manifest), platform: { os: 'linux', architecture: 'arm64', variant: 'v8' } },
@@ -72,8 +83,12 @@ test('from an index the amd64 image is taken, and attestations are passed over',
   await using fixture = await openStore();
 
   const native = await fixture.store.pull(`${registry.host}/app:multi`);
-  const foreign = await fixture.store.pull(`${registry.host}/app:multi`, { platform: { os: 'linux', architecture: 'arm64' } });
-  const missing = await thrownBy(fixture.store.pull(`${registry.host}/app:multi`, { platform: { os: 'linux', architecture: 's390x' } }));
+  const foreign = await fixture.store.pull(`${registry.host}/app:multi`, {
+    platform: { os: 'linux', architecture: 'arm64' },
+  });
+  const missing = await thrownBy(
+    fixture.store.pull(`${registry.host}/app:multi`, { platform: { os: 'linux', architecture: 's390x' } }),
+  );
 
   t.is(native.image.id, twoLayers.config.digest);
   t.is(native.digest, index.digest);
@@ -96,7 +111,10 @@ test('layers shared between images are neither downloaded nor unpacked twice', a
   await fixture.store.pull(`${registry.host}/second`, { onProgress: (event) => events.push(event) });
 
   const digest = first.layers[0]?.digest;
-  t.deepEqual(events.filter((event) => 'digest' in event && event.digest === digest), [{ type: 'exists', digest }]);
+  t.deepEqual(
+    events.filter((event) => 'digest' in event && event.digest === digest),
+    [{ type: 'exists', digest }],
+  );
   t.is((await fixture.files('layers')).filter((name) => name.endsWith('.erofs')).length, 3);
 });
 
@@ -109,7 +127,10 @@ for (const compression of ['gzip', 'zstd', 'none'] as const) {
 
     const { image: pulled } = await fixture.store.pull(`${registry.host}/app`);
 
-    t.deepEqual(pulled.layers.map(({ diffId }) => diffId), image.diffIds);
+    t.deepEqual(
+      pulled.layers.map(({ diffId }) => diffId),
+      image.diffIds,
+    );
   });
 }
 
@@ -172,6 +193,9 @@ test('what was pulled is there after the store is opened again, and leftovers ar
 
   await using reopened = await openStore({ root: fixture.root });
 
-  t.deepEqual(reopened.store.list().map(({ id }) => id), [twoLayers.config.digest]);
+  t.deepEqual(
+    reopened.store.list().map(({ id }) => id),
+    [twoLayers.config.digest],
+  );
   t.is((await reopened.store.rootfs(reopened.store.resolve(`${registry.host}/app`))).layers.length, 2);
 });

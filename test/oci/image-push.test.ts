@@ -23,7 +23,10 @@ test('what was pulled is pushed with the same digest, and skopeo reads it', asyn
   const inspected = await run('skopeo', ['inspect', '--tls-verify=false', `docker://${target.host}/copy/app:2`]);
 
   t.is(pushed?.digest, image.manifest.digest);
-  t.like(JSON.parse(inspected.stdout), { Digest: image.manifest.digest, Layers: image.layers.map(({ digest }) => digest) });
+  t.like(JSON.parse(inspected.stdout), {
+    Digest: image.manifest.digest,
+    Layers: image.layers.map(({ digest }) => digest),
+  });
   const lines = events.flatMap(describePushProgress);
   t.deepEqual(lines[0], { status: `The push refers to repository [${target.host}/copy/app]` });
   const upper = lines.filter(({ id }) => id === image.diffIds[1]?.slice(7, 19)).map(({ status }) => status);
@@ -31,7 +34,11 @@ test('what was pulled is pushed with the same digest, and skopeo reads it', asyn
   t.is(upper.at(-1), 'Pushed');
   t.deepEqual(lines.at(-2), { status: `2: digest: ${image.manifest.digest} size: ${image.manifest.size}` });
   t.deepEqual(lines.at(-1)?.aux, { Tag: '2', Digest: image.manifest.digest, Size: image.manifest.size });
-  t.true(fixture.store.resolve(`${target.host}/copy/app:2`).repoDigests.includes(`${target.host}/copy/app@${image.manifest.digest}`));
+  t.true(
+    fixture.store
+      .resolve(`${target.host}/copy/app:2`)
+      .repoDigests.includes(`${target.host}/copy/app@${image.manifest.digest}`),
+  );
 });
 
 test('a second push sends nothing, and another repository mounts what is there', async (t) => {
@@ -47,7 +54,10 @@ test('a second push sends nothing, and another repository mounts what is there',
   await fixture.store.push(`${registry.host}/two:1`, { onProgress: (event) => mounted.push(event) });
 
   t.is(again.filter(({ type }) => type === 'exists').length, 2);
-  t.deepEqual(mounted.flatMap((event) => (event.type === 'mounted' ? [event.from] : [])), ['one', 'one']);
+  t.deepEqual(
+    mounted.flatMap((event) => (event.type === 'mounted' ? [event.from] : [])),
+    ['one', 'one'],
+  );
 });
 
 test('without a tag every tag of the repository is pushed', async (t) => {
@@ -58,7 +68,10 @@ test('without a tag every tag of the repository is pushed', async (t) => {
 
   const pushed = await fixture.store.push(`${registry.host}/app`);
 
-  t.deepEqual(pushed.map(({ tag }) => tag), ['1', '2']);
+  t.deepEqual(
+    pushed.map(({ tag }) => tag),
+    ['1', '2'],
+  );
 });
 
 test('what is not here cannot be pushed', async (t) => {

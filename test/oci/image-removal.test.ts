@@ -53,7 +53,10 @@ test('an ID with names in several repositories needs force', async (t) => {
   const error = await thrownBy(fixture.store.remove(short, unused));
   const removed = await fixture.store.remove(short, { ...unused, force: true });
 
-  t.is(error.message, `conflict: unable to delete ${short} (must be forced) - image is referenced in multiple repositories`);
+  t.is(
+    error.message,
+    `conflict: unable to delete ${short} (must be forced) - image is referenced in multiple repositories`,
+  );
   t.is(error.code, 'conflict');
   t.deepEqual(removed.slice(0, 3), [{ untagged: 'a:1' }, { untagged: 'b:1' }, { deleted: image.config.digest }]);
 });
@@ -76,9 +79,18 @@ test('an image that a container uses is kept, in the words of docker', async (t)
   const stopped = await thrownBy(fixture.store.remove(short, usedBy(false)));
   const running = await thrownBy(fixture.store.remove(short, { ...usedBy(true), force: true }));
 
-  t.is(byName.message, `conflict: unable to remove repository reference "a:1" (must force) - container c0ffeec0ffee is using its referenced image ${short}`);
-  t.is(stopped.message, `conflict: unable to delete ${short} (must be forced) - image is being used by stopped container c0ffeec0ffee`);
-  t.is(running.message, `conflict: unable to delete ${short} (cannot be forced) - image is being used by running container c0ffeec0ffee`);
+  t.is(
+    byName.message,
+    `conflict: unable to remove repository reference "a:1" (must force) - container c0ffeec0ffee is using its referenced image ${short}`,
+  );
+  t.is(
+    stopped.message,
+    `conflict: unable to delete ${short} (must be forced) - image is being used by stopped container c0ffeec0ffee`,
+  );
+  t.is(
+    running.message,
+    `conflict: unable to delete ${short} (cannot be forced) - image is being used by running container c0ffeec0ffee`,
+  );
   t.is(fixture.store.resolve('a:1').id, image.config.digest);
 });
 
@@ -119,7 +131,10 @@ test('an image with children is not removed, and a nameless parent goes with its
 
   t.regex(error.message, /\(cannot be forced\) - image has dependent child images$/);
   t.deepEqual(untagged, [{ untagged: 'base:1' }]);
-  t.deepEqual(removed.flatMap((entry) => ('deleted' in entry ? [entry.deleted] : [])).slice(0, 2), [child.id, chainIds(child.layers.map(({ diffId }) => diffId)).at(-1)]);
+  t.deepEqual(removed.flatMap((entry) => ('deleted' in entry ? [entry.deleted] : [])).slice(0, 2), [
+    child.id,
+    chainIds(child.layers.map(({ diffId }) => diffId)).at(-1),
+  ]);
   t.true(removed.some((entry) => 'deleted' in entry && entry.deleted === base.id));
   t.deepEqual(fixture.store.list(), []);
 });
@@ -140,7 +155,10 @@ test('tags are checked as docker checks them', async (t) => {
   await using fixture = await storeWith('a:1');
 
   t.is((await thrownBy(() => fixture.store.tag('missing', 'b'))).message, 'No such image: missing:latest');
-  t.is((await thrownBy(() => fixture.store.tag('a:1', 'B'))).message, 'invalid reference format: repository name (library/B) must be lowercase');
+  t.is(
+    (await thrownBy(() => fixture.store.tag('a:1', 'B'))).message,
+    'invalid reference format: repository name (library/B) must be lowercase',
+  );
   t.is(
     (await thrownBy(() => fixture.store.tag('a:1', 'sha256:x'))).message,
     'refusing to create an ambiguous tag using digest algorithm as name',
@@ -153,9 +171,12 @@ test('history shows the newest step first with the size of its layer', async (t)
 
   const history = fixture.store.history(fixture.store.resolve('a:1'));
 
-  t.deepEqual(history.map(({ id, createdBy }) => [id, createdBy]), [
-    [image.config.digest, 'step 1'],
-    ['<missing>', 'step 0'],
-  ]);
+  t.deepEqual(
+    history.map(({ id, createdBy }) => [id, createdBy]),
+    [
+      [image.config.digest, 'step 1'],
+      ['<missing>', 'step 0'],
+    ],
+  );
   t.true(history.every(({ sizeBytes }) => sizeBytes > 0));
 });

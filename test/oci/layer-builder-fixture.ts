@@ -8,14 +8,20 @@ import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { digestFromHex } from '../../src/core/digest.ts';
 import { EngineError } from '../../src/core/errors.ts';
-import { ProcessLayerBuilder, type BuiltLayer, type LayerBuilder, type LayerBuildRequest } from '../../src/oci/layer-builder.ts';
+import {
+  ProcessLayerBuilder,
+  type BuiltLayer,
+  type LayerBuilder,
+  type LayerBuildRequest,
+} from '../../src/oci/layer-builder.ts';
 import { runChild } from '../../src/platform/child-process.ts';
 
 const program = ['release', 'debug']
   .map((profile) => new URL(`../../native/target/${profile}/bulkhead-layer`, import.meta.url).pathname)
   .find((path) => existsSync(path));
 
-export const realLayerBuilder: LayerBuilder | undefined = program === undefined ? undefined : new ProcessLayerBuilder(program);
+export const realLayerBuilder: LayerBuilder | undefined =
+  program === undefined ? undefined : new ProcessLayerBuilder(program);
 
 /** The program of this project; where it is not built, the distribution's mkfs.erofs on an extracted tree (no whiteouts needed here). */
 export function createLayerBuilder(): LayerBuilder {
@@ -29,7 +35,9 @@ async function buildWithMkfs(request: LayerBuildRequest): Promise<BuiltLayer> {
     const blob = await open(request.blobPath, 'r');
     const { buffer } = await blob.read(Buffer.alloc(4), 0, 4, 0);
     await blob.close();
-    await pipeline(createReadStream(request.blobPath), decompressor(buffer), createWriteStream(tar), { signal: request.signal });
+    await pipeline(createReadStream(request.blobPath), decompressor(buffer), createWriteStream(tar), {
+      signal: request.signal,
+    });
     const diffId = await digestOfFile(tar);
     const digest = await digestOfFile(request.blobPath);
     if (request.expectDiffId && request.expectDiffId !== diffId) {

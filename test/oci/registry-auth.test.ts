@@ -10,7 +10,9 @@ const image = createImage({ layers: [{ secret: 'x' }] });
 const HTPASSWD = 'ann:$2b$05$ykBqQRsCknnp4W4Cnb1v7eibKqzdyBLVT.2M/eHNDax3pjqa1UV.6';
 
 test('challenges are read with quotes, commas and several schemes', (t) => {
-  const [bearer, basic] = parseChallenges('Bearer realm="https://a/t?x=1,2",service="s \\"q\\"",scope="a,b", Basic realm=plain');
+  const [bearer, basic] = parseChallenges(
+    'Bearer realm="https://a/t?x=1,2",service="s \\"q\\"",scope="a,b", Basic realm=plain',
+  );
 
   t.is(bearer?.scheme, 'bearer');
   t.is(bearer?.parameters.get('realm'), 'https://a/t?x=1,2');
@@ -26,8 +28,12 @@ test('a registry with passwords gives its image to who has one, and to nobody el
   await using fixture = await openStore();
 
   const anonymous = await thrownBy(fixture.store.pull(`${registry.host}/private`));
-  const wrong = await thrownBy(fixture.store.pull(`${registry.host}/private`, { auth: { username: 'ann', password: 'guess' } }));
-  const { image: pulled } = await fixture.store.pull(`${registry.host}/private`, { auth: { username: 'ann', password: 'secret' } });
+  const wrong = await thrownBy(
+    fixture.store.pull(`${registry.host}/private`, { auth: { username: 'ann', password: 'guess' } }),
+  );
+  const { image: pulled } = await fixture.store.pull(`${registry.host}/private`, {
+    auth: { username: 'ann', password: 'secret' },
+  });
 
   t.regex(anonymous.message, /no basic auth credentials/);
   t.is(anonymous.code, 'unauthorized');
@@ -41,7 +47,9 @@ interface TokenServer extends AsyncDisposable {
 }
 
 /** A registry that wants `Bearer good`, with its token server in the same process under the name localhost. */
-async function startTokenRegistry(grant: (parameters: URLSearchParams, authorization: string | undefined) => string | undefined): Promise<TokenServer> {
+async function startTokenRegistry(
+  grant: (parameters: URLSearchParams, authorization: string | undefined) => string | undefined,
+): Promise<TokenServer> {
   const grants: URLSearchParams[] = [];
   const answer: Handler = (request, response) => {
     const chunks: Buffer[] = [];
@@ -61,7 +69,12 @@ async function startTokenRegistry(grant: (parameters: URLSearchParams, authoriza
     serveImage(image, (request, response) => {
       if (request.headers.authorization === 'Bearer good') return false;
       const error = request.headers.authorization === undefined ? '' : ',error="insufficient_scope"';
-      sendJson(response, 401, { errors: [{ code: 'UNAUTHORIZED', message: 'authentication required' }] }, { 'www-authenticate': challenge + error });
+      sendJson(
+        response,
+        401,
+        { errors: [{ code: 'UNAUTHORIZED', message: 'authentication required' }] },
+        { 'www-authenticate': challenge + error },
+      );
       return true;
     }),
   );
@@ -99,7 +112,9 @@ test('the password goes to the token server and never to the registry', async (t
 });
 
 test('an identity token is exchanged by POST', async (t) => {
-  await using server = await startTokenRegistry((parameters) => (parameters.get('refresh_token') === 'refresh-me' ? 'good' : undefined));
+  await using server = await startTokenRegistry((parameters) =>
+    parameters.get('refresh_token') === 'refresh-me' ? 'good' : undefined,
+  );
   await using fixture = await openStore();
 
   await fixture.store.pull(`${server.registry.host}/app`, { auth: { identityToken: 'refresh-me' } });
@@ -112,7 +127,9 @@ test('a ready registry token is used as it is', async (t) => {
   await using server = await startTokenRegistry(() => undefined);
   await using fixture = await openStore();
 
-  const { image: pulled } = await fixture.store.pull(`${server.registry.host}/app`, { auth: { registryToken: 'good' } });
+  const { image: pulled } = await fixture.store.pull(`${server.registry.host}/app`, {
+    auth: { registryToken: 'good' },
+  });
 
   t.is(pulled.id, image.config.digest);
   t.is(server.grants.length, 0);
@@ -122,7 +139,9 @@ test('a wrong password is the token server’s word', async (t) => {
   await using server = await startTokenRegistry(() => undefined);
   await using fixture = await openStore();
 
-  const error = await thrownBy(fixture.store.pull(`${server.registry.host}/app`, { auth: { username: 'ann', password: 'no' } }));
+  const error = await thrownBy(
+    fixture.store.pull(`${server.registry.host}/app`, { auth: { username: 'ann', password: 'no' } }),
+  );
 
   t.is(error.message, 'unauthorized: incorrect username or password');
   t.is(error.code, 'unauthorized');
@@ -147,7 +166,9 @@ test('credentials are not sent to a token server over plain HTTP outside this ho
   );
   await using fixture = await openStore();
 
-  const error = await thrownBy(fixture.store.pull(`${server.host}/app`, { auth: { username: 'ann', password: 'secret' } }));
+  const error = await thrownBy(
+    fixture.store.pull(`${server.host}/app`, { auth: { username: 'ann', password: 'secret' } }),
+  );
 
   t.regex(error.message, /wants credentials sent to http:\/\/192\.0\.2\.1 over plain HTTP/);
 });

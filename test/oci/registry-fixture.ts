@@ -77,7 +77,13 @@ async function answers(url: string): Promise<boolean> {
 }
 
 /** Puts an image there with plain requests, independent of the code under test. */
-export async function putImage(url: string, path: string, tag: string, image: TestImage, authorization?: string): Promise<void> {
+export async function putImage(
+  url: string,
+  path: string,
+  tag: string,
+  image: TestImage,
+  authorization?: string,
+): Promise<void> {
   const headers: Record<string, string> = authorization === undefined ? {} : { authorization };
   for (const blob of [...image.layers, image.config]) {
     const started = await fetch(`${url}/v2/${path}/blobs/uploads/`, { method: 'POST', headers });
@@ -100,7 +106,14 @@ export async function putManifest(
   manifest: { mediaType: string; bytes: Buffer },
   authorization?: string,
 ): Promise<void> {
-  const headers: Record<string, string> = { 'content-type': manifest.mediaType, ...(authorization !== undefined && { authorization }) };
-  const put = await fetch(`${url}/v2/${path}/manifests/${tag}`, { method: 'PUT', headers, body: new Uint8Array(manifest.bytes) });
+  const headers: Record<string, string> = {
+    'content-type': manifest.mediaType,
+    ...(authorization !== undefined && { authorization }),
+  };
+  const put = await fetch(`${url}/v2/${path}/manifests/${tag}`, {
+    method: 'PUT',
+    headers,
+    body: new Uint8Array(manifest.bytes),
+  });
   if (put.status !== 201) throw new Error(`manifest ${tag}: ${put.status} ${await put.text()}`);
 }

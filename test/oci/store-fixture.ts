@@ -14,7 +14,7 @@ export interface StoreFixture extends AsyncDisposable {
   readonly database: Database;
   readonly registry: RegistryClient;
   /** Names below `directory` of the data root. */
-  files(directory: string): Promise<string[]>;
+  readonly files: (directory: string) => Promise<string[]>;
 }
 
 export interface StoreFixtureOptions {
@@ -32,7 +32,12 @@ export async function openStore(options: StoreFixtureOptions = {}): Promise<Stor
   if (options.root === undefined) stack.defer(() => rm(root, { recursive: true, force: true }));
   const database = stack.use(Database.open(join(root, 'state.sqlite'), imageMigrations));
   const registry = stack.use(new RegistryClient({ ...quick, ...options.registry }));
-  const store = await ImageStore.open({ root, database, layerBuilder: options.layerBuilder ?? createLayerBuilder(), registry });
+  const store = await ImageStore.open({
+    root,
+    database,
+    layerBuilder: options.layerBuilder ?? createLayerBuilder(),
+    registry,
+  });
   const owned = stack.move();
   return {
     root,
@@ -44,7 +49,9 @@ export async function openStore(options: StoreFixtureOptions = {}): Promise<Stor
   };
 }
 
-export async function thrownBy(action: Promise<unknown> | (() => unknown)): Promise<Error & { code?: string; details?: Record<string, unknown> }> {
+export async function thrownBy(
+  action: Promise<unknown> | (() => unknown),
+): Promise<Error & { code?: string; details?: Record<string, unknown> }> {
   try {
     await (typeof action === 'function' ? action() : action);
   } catch (error) {

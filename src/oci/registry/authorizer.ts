@@ -49,7 +49,8 @@ export class Authorizer {
   widen(scope: string): void {
     if (this.#scopes.includes(scope)) return;
     this.#scopes = [...this.#scopes, scope];
-    if (this.#authorization?.startsWith('Bearer ') && !this.#options.credentials.registryToken) this.#authorization = undefined;
+    if (this.#authorization?.startsWith('Bearer ') && !this.#options.credentials.registryToken)
+      this.#authorization = undefined;
   }
 
   /** Whether the request is worth sending again. `header` is the WWW-Authenticate of the 401. */
@@ -100,7 +101,10 @@ export class Authorizer {
     }
     // The password goes there: never unencrypted unless the operator accepts that for the host.
     if (realm.protocol === 'http:' && !isInsecureHost(realm.host, insecureRegistries)) {
-      throw new EngineError('unauthorized', `the registry ${registryUrl} wants credentials sent to ${realm.origin} over plain HTTP`);
+      throw new EngineError(
+        'unauthorized',
+        `the registry ${registryUrl} wants credentials sent to ${realm.origin} over plain HTTP`,
+      );
     }
     return realm;
   }
@@ -115,7 +119,12 @@ export class Authorizer {
     return this.#options.transport.sendExpecting({ method: 'GET', url: url.href, authorization, signal }, [200]);
   }
 
-  async #refresh(realm: URL, service: string, token: string, signal?: AbortSignal): ReturnType<RegistryTransport['send']> {
+  async #refresh(
+    realm: URL,
+    service: string,
+    token: string,
+    signal?: AbortSignal,
+  ): ReturnType<RegistryTransport['send']> {
     const form = new URLSearchParams({
       grant_type: 'refresh_token',
       refresh_token: token,
@@ -126,7 +135,10 @@ export class Authorizer {
     const headers = { 'content-type': 'application/x-www-form-urlencoded' };
     // A redirected form would carry the refresh token elsewhere.
     const { transport } = this.#options;
-    return transport.sendExpecting({ method: 'POST', url: realm.href, headers, body: () => form.toString(), signal }, [200]);
+    return transport.sendExpecting(
+      { method: 'POST', url: realm.href, headers, body: () => form.toString(), signal },
+      [200],
+    );
   }
 }
 

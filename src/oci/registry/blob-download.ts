@@ -48,9 +48,13 @@ export async function downloadBlob(download: BlobDownload): Promise<void> {
   download.onVerifying?.();
   const { digest } = await writer.finish();
   if (digest !== blob.digest) {
-    throw new WrongContent('unavailable', `filesystem layer verification failed for digest ${blob.digest}: the registry sent ${digest}`, {
-      details: { expected: blob.digest, digest },
-    });
+    throw new WrongContent(
+      'unavailable',
+      `filesystem layer verification failed for digest ${blob.digest}: the registry sent ${digest}`,
+      {
+        details: { expected: blob.digest, digest },
+      },
+    );
   }
   signal.throwIfAborted();
   await store.adopt(writer, blob.digest);
@@ -84,7 +88,10 @@ async function transferOnce(download: BlobDownload, writer: BlobWriter): Promise
     throw connectionFailure('GET', response.url, error);
   }
   if (writer.bytes < blob.size) {
-    throw new EngineError('unavailable', `the registry ended blob ${blob.digest} after ${writer.bytes} of ${blob.size} bytes`);
+    throw new EngineError(
+      'unavailable',
+      `the registry ended blob ${blob.digest} after ${writer.bytes} of ${blob.size} bytes`,
+    );
   }
 }
 
@@ -93,7 +100,10 @@ function continuesAt(response: IncomingResponse, offset: number): boolean {
   if (response.status !== 206) return false;
   const start = /^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '')?.[1];
   if (Number(start) === offset) return true;
-  throw new WrongContent('unavailable', `the registry answered a request for bytes from ${offset} with others; its cache is broken`);
+  throw new WrongContent(
+    'unavailable',
+    `the registry answered a request for bytes from ${offset} with others; its cache is broken`,
+  );
 }
 
 function checkLength(response: IncomingResponse, blob: Descriptor, offset: number): void {

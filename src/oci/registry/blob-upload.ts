@@ -13,7 +13,8 @@ export interface UploadOptions {
   readonly onBytes?: (currentBytes: number) => void;
 }
 
-export type UploadOutcome = { readonly kind: 'exists' | 'uploaded' } | { readonly kind: 'mounted'; readonly from: string };
+export type UploadOutcome =
+  { readonly kind: 'exists' | 'uploaded' } | { readonly kind: 'mounted'; readonly from: string };
 
 const PROGRESS_INTERVAL_MS = 100;
 
@@ -55,12 +56,16 @@ export class BlobUpload {
 
   #uploadUrl(started: IncomingResponse): URL {
     const location = started.headers.get('location') ?? '';
-    if (!URL.canParse(location, started.url)) throw new EngineError('unavailable', `the registry gave no address to upload ${this.#blob.digest} to`);
+    if (!URL.canParse(location, started.url))
+      throw new EngineError('unavailable', `the registry gave no address to upload ${this.#blob.digest} to`);
     const url = new URL(location, started.url);
     const origin = new URL(started.url);
     const isDowngrade = origin.protocol === 'https:' && url.protocol !== 'https:';
     if (isDowngrade && url.hostname !== origin.hostname) {
-      throw new EngineError('unavailable', `the registry ${origin.host} wants blobs uploaded to ${url.host} over plain HTTP`);
+      throw new EngineError(
+        'unavailable',
+        `the registry ${origin.host} wants blobs uploaded to ${url.host} over plain HTTP`,
+      );
     }
     // Registries behind a TLS proxy often name themselves with http.
     if (isDowngrade) url.protocol = 'https:';

@@ -33,7 +33,10 @@ export function endpointsOf(domain: string, options: EndpointOptions): RegistryE
 function mirrorEndpoint(text: string, options: EndpointOptions): RegistryEndpoint {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (!url || !['http:', 'https:'].includes(url.protocol) || url.search || url.hash || url.username || url.password) {
-    throw new EngineError('invalid-argument', `registry mirror "${text}" is not valid: give http://HOST[:PORT] or https://HOST[:PORT]`);
+    throw new EngineError(
+      'invalid-argument',
+      `registry mirror "${text}" is not valid: give http://HOST[:PORT] or https://HOST[:PORT]`,
+    );
   }
   const isInsecure = isInsecureHost(url.host, options.insecureRegistries);
   if (url.protocol === 'http:' && !isInsecure) {
@@ -48,11 +51,16 @@ function mirrorEndpoint(text: string, options: EndpointOptions): RegistryEndpoin
 export function isInsecureHost(host: string, insecureRegistries: readonly string[]): boolean {
   const name = hostName(host);
   if (isLoopbackName(name)) return true;
-  return insecureRegistries.some((entry) => (entry.includes('/') ? isInSubnet(name, entry) : entry === host || entry === name));
+  return insecureRegistries.some((entry) =>
+    entry.includes('/') ? isInSubnet(name, entry) : entry === host || entry === name,
+  );
 }
 
 function hostName(host: string): string {
-  return host.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1').toLowerCase();
+  return host
+    .replace(/:\d+$/, '')
+    .replace(/^\[(.*)\]$/, '$1')
+    .toLowerCase();
 }
 
 function isLoopbackName(name: string): boolean {

@@ -24,7 +24,13 @@ const CODE_BY_STATUS: Readonly<Record<number, ErrorCode>> = {
 };
 
 /** Docker's wording of a registry error: the code in lower case, a colon, the registry's message. */
-export function refusalFrom(method: string, url: string, status: number, body: string, challenge = ''): RegistryRefusal {
+export function refusalFrom(
+  method: string,
+  url: string,
+  status: number,
+  body: string,
+  challenge = '',
+): RegistryRefusal {
   const code = CODE_BY_STATUS[status] ?? (status >= 500 ? 'unavailable' : 'internal');
   const oauth = status === 401 ? oauthRefusal(challenge) : undefined;
   if (oauth) return oauth;
@@ -42,9 +48,15 @@ export function refusalFrom(method: string, url: string, status: number, body: s
     const word = status === 401 ? 'unauthorized' : 'denied';
     return new RegistryRefusal(code, `${word}: ${text || 'authentication required'}`, status, word.toUpperCase());
   }
-  if (status === 429) return new RegistryRefusal(code, `toomanyrequests: ${text || 'too many requests'}`, status, 'TOOMANYREQUESTS');
+  if (status === 429)
+    return new RegistryRefusal(code, `toomanyrequests: ${text || 'too many requests'}`, status, 'TOOMANYREQUESTS');
   const shown = text === '' ? '' : `: ${text}`;
-  return new RegistryRefusal(code, `${method} "${withoutQuery(url)}": unexpected status ${status} from the registry${shown}`, status, 'UNKNOWN');
+  return new RegistryRefusal(
+    code,
+    `${method} "${withoutQuery(url)}": unexpected status ${status} from the registry${shown}`,
+    status,
+    'UNKNOWN',
+  );
 }
 
 /** The header says more than the body, which token registries leave generic. Source: RFC 6750 section 3.1. */
@@ -53,9 +65,19 @@ function oauthRefusal(header: string): RegistryRefusal | undefined {
   const description = bearer?.get('error_description');
   switch (bearer?.get('error')) {
     case 'insufficient_scope':
-      return new RegistryRefusal('forbidden', `denied: ${description ?? 'requested access to the resource is denied'}`, 401, 'DENIED');
+      return new RegistryRefusal(
+        'forbidden',
+        `denied: ${description ?? 'requested access to the resource is denied'}`,
+        401,
+        'DENIED',
+      );
     case 'invalid_token':
-      return new RegistryRefusal('unauthorized', `unauthorized: ${description ?? 'authentication required'}`, 401, 'UNAUTHORIZED');
+      return new RegistryRefusal(
+        'unauthorized',
+        `unauthorized: ${description ?? 'authentication required'}`,
+        401,
+        'UNAUTHORIZED',
+      );
     default:
       return undefined;
   }
@@ -84,7 +106,10 @@ export function connectionFailure(method: string, url: string, thrown: unknown):
   const code = failureCode(thrown);
   const go = method.charAt(0) + method.slice(1).toLowerCase();
   const reason = describeFailure(code, hostname, address, thrown);
-  return new EngineError('unavailable', `${go} "${withoutQuery(url)}": ${reason}`, { details: { address, systemCode: code }, cause: thrown });
+  return new EngineError('unavailable', `${go} "${withoutQuery(url)}": ${reason}`, {
+    details: { address, systemCode: code },
+    cause: thrown,
+  });
 }
 
 /** Code of the failure or of what it wraps: undici and happy-eyeballs put the system's error one or two levels down. */
@@ -134,7 +159,8 @@ function describeFailure(code: string, host: string, address: string, thrown: un
     case 'ERR_TLS_CERT_ALTNAME_INVALID':
       return `tls: failed to verify certificate: x509: certificate is not valid for ${host}`;
     default: {
-      if (SELF_SIGNED.has(code)) return 'tls: failed to verify certificate: x509: certificate signed by unknown authority';
+      if (SELF_SIGNED.has(code))
+        return 'tls: failed to verify certificate: x509: certificate signed by unknown authority';
       const text = thrown instanceof Error ? thrown.message : String(thrown);
       return code === '' ? text : `${text} (${code})`;
     }

@@ -80,7 +80,9 @@ export class RegistrySession {
       if (accept.includes(response.status)) return response;
       const challenge = response.headers.get('www-authenticate');
       if (response.status === 401 && new URL(response.url).host === registryHost) {
-        const body = (await readBounded(response, 64 * 1024, 'the error').catch(() => Buffer.alloc(0))).toString('utf8');
+        const body = (await readBounded(response, 64 * 1024, 'the error').catch(() => Buffer.alloc(0))).toString(
+          'utf8',
+        );
         if (await this.#authorizer.answer(challenge, outgoing.signal)) continue;
         throw refusalFrom(outgoing.method, outgoing.url, 401, body, challenge);
       }
@@ -106,11 +108,19 @@ export class RegistrySession {
     const bytes = await readBounded(response, this.#maxManifestBytes, subject);
     const digest = digestOfBytes(bytes);
     const announced = response.headers.get('docker-content-digest');
-    const expected = isDigest(reference) ? reference : announced !== undefined && isDigest(announced) ? announced : digest;
+    const expected = isDigest(reference)
+      ? reference
+      : announced !== undefined && isDigest(announced)
+        ? announced
+        : digest;
     if (expected !== digest) {
-      throw new EngineError('unavailable', `manifest verification failed for digest ${expected}: the registry sent ${digest}`, {
-        details: { expected, digest, url },
-      });
+      throw new EngineError(
+        'unavailable',
+        `manifest verification failed for digest ${expected}: the registry sent ${digest}`,
+        {
+          details: { expected, digest, url },
+        },
+      );
     }
     const mediaType = (response.headers.get('content-type') ?? '').split(';', 1)[0]?.trim() ?? '';
     return { bytes, digest, mediaType };
@@ -119,7 +129,10 @@ export class RegistrySession {
   /** The blob from `offset` on: 206 when the server honours the range, else 200 and all of it. */
   async openBlob(digest: Digest, offset: number, signal?: AbortSignal): Promise<IncomingResponse> {
     const headers: Record<string, string> = offset > 0 ? { range: `bytes=${offset}-` } : {};
-    return this.send({ method: 'GET', url: this.url(`blobs/${digest}`), headers, signal }, offset > 0 ? [200, 206, 416] : [200]);
+    return this.send(
+      { method: 'GET', url: this.url(`blobs/${digest}`), headers, signal },
+      offset > 0 ? [200, 206, 416] : [200],
+    );
   }
 
   async hasBlob(digest: Digest, signal?: AbortSignal): Promise<boolean> {

@@ -71,7 +71,11 @@ export class RegistryTransport implements AsyncDisposable {
     const origin = new URL(outgoing.url);
     let url = origin;
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
-      const response = await this.#sendOnce(outgoing, url, url.host === origin.host && url.protocol === origin.protocol);
+      const response = await this.#sendOnce(
+        outgoing,
+        url,
+        url.host === origin.host && url.protocol === origin.protocol,
+      );
       const location = response.headers.get('location');
       // What has a body (an upload, a refresh token) is not sent on: it was meant for the host it was given to.
       if (!REDIRECTS.has(response.status) || location === undefined || outgoing.body) return response;
@@ -92,7 +96,10 @@ export class RegistryTransport implements AsyncDisposable {
   #redirectTarget(from: URL, location: string): URL {
     const target = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
     if (!target || !['http:', 'https:'].includes(target.protocol)) {
-      throw new EngineError('unavailable', `the registry ${from.host} redirected to an address that is not http or https`);
+      throw new EngineError(
+        'unavailable',
+        `the registry ${from.host} redirected to an address that is not http or https`,
+      );
     }
     if (target.protocol === 'http:' && !isInsecureHost(target.host, this.#options.insecureRegistries)) {
       throw new EngineError(

@@ -45,11 +45,23 @@ export const containerDefaultsSchema = z.object({
   WorkingDir: text,
   Labels: stringMap,
   StopSignal: text,
-  StopTimeout: z.number().int().nullish().catch(undefined).transform((value) => value ?? undefined),
-  Healthcheck: healthcheckSchema.nullish().catch(undefined).transform((value) => value ?? undefined),
+  StopTimeout: z
+    .number()
+    .int()
+    .nullish()
+    .catch(undefined)
+    .transform((value) => value ?? undefined),
+  Healthcheck: healthcheckSchema
+    .nullish()
+    .catch(undefined)
+    .transform((value) => value ?? undefined),
   Shell: stringList,
   OnBuild: stringList,
-  ArgsEscaped: z.boolean().nullish().catch(undefined).transform((value) => value ?? undefined),
+  ArgsEscaped: z
+    .boolean()
+    .nullish()
+    .catch(undefined)
+    .transform((value) => value ?? undefined),
 });
 export type ContainerDefaults = z.infer<typeof containerDefaultsSchema>;
 
@@ -58,7 +70,10 @@ export const historyEntrySchema = z.object({
   created_by: text,
   author: text,
   comment: text,
-  empty_layer: z.boolean().nullish().transform((value) => value ?? false),
+  empty_layer: z
+    .boolean()
+    .nullish()
+    .transform((value) => value ?? false),
 });
 export type HistoryEntry = z.infer<typeof historyEntrySchema>;
 
@@ -72,8 +87,16 @@ export const imageConfigSchema = z.object({
   config: containerDefaultsSchema.nullish().transform((value) => value ?? containerDefaultsSchema.parse({})),
   rootfs: z.object({
     type: z.string().optional(),
-    diff_ids: z.array(digestSchema).max(MAX_LAYERS, `more than ${MAX_LAYERS} layers`).nullish().transform((list) => list ?? []),
+    diff_ids: z
+      .array(digestSchema)
+      .max(MAX_LAYERS, `more than ${MAX_LAYERS} layers`)
+      .nullish()
+      .transform((list) => list ?? []),
   }),
-  history: z.array(historyEntrySchema).max(10_000).nullish().transform((list) => list ?? []),
+  history: z
+    .array(historyEntrySchema)
+    .max(10_000)
+    .nullish()
+    .transform((list) => list ?? []),
 });
 export type ImageConfig = z.infer<typeof imageConfigSchema>;

@@ -24,7 +24,10 @@ export const mediaTypes = {
 /** Layers the guest can overlay: one lower directory each. */
 export const MAX_LAYERS = 127;
 
-export const digestSchema = z.custom<Digest>((value) => typeof value === 'string' && isDigest(value), 'not a sha256 digest');
+export const digestSchema = z.custom<Digest>(
+  (value) => typeof value === 'string' && isDigest(value),
+  'not a sha256 digest',
+);
 const sizeSchema = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const textSchema = z.string().max(4096);
 

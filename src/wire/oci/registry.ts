@@ -17,8 +17,17 @@ export const registryDetailsSchema = z.union([
 /** Reply of a token server. Source: https://distribution.github.io/distribution/spec/auth/token/ */
 export const tokenReplySchema = z
   .object({
-    token: z.string().max(64 * 1024).optional(),
-    access_token: z.string().max(64 * 1024).optional(),
+    token: z
+      .string()
+      .max(64 * 1024)
+      .optional(),
+    access_token: z
+      .string()
+      .max(64 * 1024)
+      .optional(),
     expires_in: z.number().optional().catch(undefined),
   })
-  .transform(({ token, access_token, expires_in }) => ({ token: token ?? access_token ?? '', expiresInSeconds: expires_in ?? 60 }));
+  .transform(({ token, access_token, expires_in }) => ({
+    token: token ?? access_token ?? '',
+    expiresInSeconds: expires_in ?? 60,
+  }));
