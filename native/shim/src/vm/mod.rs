@@ -1,69 +1,357 @@
-//! The wall of a machine.
+//! The wall of a machine: one jailed QEMU process, and the connection to the agent in its guest.
+//!
+//! The machine is started without knowing its container, with null devices in its disk slots; a container's layers and
+//! scratch disk are put into the slots through the monitor while the guest boots.
 
+mod agent;
+mod arguments;
+mod cgroup;
+mod console;
+mod disks;
+mod jail;
+mod layers;
+mod machine;
+mod monitor;
+mod slots;
+mod stdin;
+mod tsc;
+
+use crate::phases::{Phases, realtime_ns};
 use crate::wall::{FramedOutput, ProcessKey, WallContext};
+use agent::{Agent, CallError, full};
 use bulkhead_protocol::{
-    CreateContainer, CreateProcess, Exit, Failure, FailureCode, MachineConfig, Resize, SandboxConfig, Started,
+    CreateContainer, CreateProcess, Exit, Failure, FailureCode, GuestIdentity, Kill, MachineConfig, Network, Resize,
+    SandboxConfig, Started, StopSandbox,
 };
 use bytes::Bytes;
+use disks::Disks;
+use http::Method;
+use http_body_util::BodyExt as _;
+use machine::Machine;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use stdin::Stdin;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+
+/// From the machine's start to the agent's echo. Cold boots take one to three seconds in emulation; this is for a crowded host.
+const BOOT_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a broken connection waits to learn whether the machine behind it has died.
+const CAUSE_DEADLINE: Duration = Duration::from_secs(3);
+/// Output chunks between the connection and the core.
+const OUTPUT_CHUNKS_MAX: usize = 16;
+
+/// Exit code of a process whose machine died under it.
+const EXIT_CODE_UNKNOWN: i32 = 255;
+/// Killed by SIGKILL, in the shell's convention.
+const EXIT_CODE_KILLED: i32 = 137;
+
+type Boot = Option<Result<Agent, Failure>>;
 
 /// A machine and the connection to the agent in it. See `crate::wall::ActiveWall` for what each method promises.
 pub struct VmWall {
-    never: std::convert::Infallible,
+    machine: Machine,
+    disks: Disks,
+    agent: watch::Receiver<Boot>,
+    phases: Phases,
+    hostname: String,
+    network: Option<Network>,
+    state: Mutex<State>,
 }
 
-#[allow(missing_docs, clippy::unused_async)]
+#[derive(Default)]
+struct State {
+    /// The identity was sent to the guest.
+    identified: bool,
+    /// Container id → whether its disk is thrown away with the sandbox.
+    ephemeral: HashMap<String, bool>,
+    stdin: HashMap<ProcessKey, StdinState>,
+}
+
+enum StdinState {
+    Open(Stdin),
+    Closed,
+}
+
 impl VmWall {
-    pub async fn start(_: &SandboxConfig, machine: &MachineConfig, _: WallContext) -> Result<Self, Failure> {
-        let message = format!("this shim has no machine driver \"{}\"", machine.driver);
-        Err(Failure::new(FailureCode::MachineFailed, message))
+    /// Starts the machine. It returns once the process runs; requests wait for the guest.
+    #[allow(clippy::unused_async)]
+    pub async fn start(
+        config: &SandboxConfig,
+        machine: &MachineConfig,
+        context: WallContext,
+    ) -> Result<Self, Failure> {
+        let WallContext { phases, reaper, network } = context;
+        let (machine, channels) = Machine::start(config, machine, network, &reaper)?;
+        phases.mark("machine-spawned");
+        let (sender, agent) = watch::channel(None);
+        tokio::spawn(boot(machine.clone(), channels.agent, phases.clone(), sender));
+        Ok(Self {
+            disks: Disks::new(channels.monitor),
+            machine,
+            agent,
+            phases,
+            hostname: config.hostname.clone(),
+            network: config.network.clone(),
+            state: Mutex::default(),
+        })
     }
 
-    pub async fn create_container(&self, _: &str, _: CreateContainer) -> Result<(), Failure> {
-        match self.never {}
+    /// Puts the disks into their slots and has the agent build the container.
+    pub async fn create_container(&self, id: &str, mut request: CreateContainer) -> Result<(), Failure> {
+        let path = container_path(id)?;
+        self.disks.assign(id, &request.rootfs, request.ephemeral).await?;
+        self.phases.mark("disks-assigned");
+        let agent = self.agent().await?;
+        request.guest = self.identity()?;
+        request.log = None;
+        self.state().ephemeral.insert(id.to_owned(), request.ephemeral);
+        self.settle(agent.tell(&path, &request).await).await
     }
 
-    pub async fn create_process(&self, _: &ProcessKey, _: CreateProcess) -> Result<(), Failure> {
-        match self.never {}
+    /// Prepares a further process.
+    pub async fn create_process(&self, key: &ProcessKey, request: CreateProcess) -> Result<(), Failure> {
+        let agent = self.agent().await?;
+        self.settle(agent.tell(&process_path(key)?, &request).await).await
     }
 
-    pub async fn start_process(&self, _: &ProcessKey) -> Result<Started, Failure> {
-        match self.never {}
+    /// Starts a created process.
+    pub async fn start_process(&self, key: &ProcessKey) -> Result<Started, Failure> {
+        let agent = self.agent().await?;
+        self.settle(agent.ask(Method::POST, &format!("{}/start", process_path(key)?)).await).await
     }
 
-    pub async fn kill(&self, _: &ProcessKey, _: i32) -> Result<(), Failure> {
-        match self.never {}
+    /// Sends a signal to a started process.
+    pub async fn kill(&self, key: &ProcessKey, signal: i32) -> Result<(), Failure> {
+        let agent = self.agent().await?;
+        self.settle(agent.tell(&format!("{}/kill", process_path(key)?), &Kill { signal }).await).await
     }
 
-    pub async fn resize(&self, _: &ProcessKey, _: Resize) -> Result<(), Failure> {
-        match self.never {}
+    /// Changes the size of a terminal.
+    pub async fn resize(&self, key: &ProcessKey, size: Resize) -> Result<(), Failure> {
+        let agent = self.agent().await?;
+        self.settle(agent.tell(&format!("{}/resize", process_path(key)?), &size).await).await
     }
 
-    pub async fn output(&self, _: &ProcessKey) -> Result<FramedOutput, Failure> {
-        match self.never {}
+    /// The framed stream from offset 0.
+    pub async fn output(&self, key: &ProcessKey) -> Result<FramedOutput, Failure> {
+        let agent = self.agent().await?;
+        let path = format!("{}/output?from=0&stdout=1&stderr=1", process_path(key)?);
+        let answer = self.settle(agent.open(Method::GET, &path, full(Bytes::new())).await).await?;
+        let (sender, receiver) = mpsc::channel(OUTPUT_CHUNKS_MAX);
+        let phases = key.is_init().then(|| self.phases.clone());
+        tokio::spawn(async move {
+            let mut body = answer.into_body();
+            // A broken connection ends the output; `wait` tells why.
+            while let Some(Ok(frame)) = body.frame().await {
+                let Ok(chunk) = frame.into_data() else { continue };
+                if let Some(phases) = &phases {
+                    phases.mark("first-output");
+                }
+                if sender.send(chunk).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(receiver)
     }
 
-    pub async fn write_stdin(&self, _: &ProcessKey, _: Bytes) -> Result<(), Failure> {
-        match self.never {}
+    /// Writes to stdin.
+    pub async fn write_stdin(&self, key: &ProcessKey, data: Bytes) -> Result<(), Failure> {
+        let agent = self.agent().await?;
+        let path = format!("{}/stdin", process_path(key)?);
+        let closed = || Failure::new(FailureCode::WrongState, format!("the stdin of {key} is closed"));
+        let stdin = {
+            let mut state = self.state();
+            let entry =
+                state.stdin.entry(key.clone()).or_insert_with(|| StdinState::Open(Stdin::open(agent, path)));
+            match entry {
+                StdinState::Open(stdin) => stdin.clone(),
+                StdinState::Closed => return Err(closed()),
+            }
+        };
+        stdin.write(data).await.map_err(|stdin::Refused| closed())
     }
 
-    pub async fn close_stdin(&self, _: &ProcessKey) -> Result<(), Failure> {
-        match self.never {}
+    /// Closes stdin.
+    pub async fn close_stdin(&self, key: &ProcessKey) -> Result<(), Failure> {
+        let agent = self.agent().await?;
+        let path = format!("{}/stdin", process_path(key)?);
+        let before = self.state().stdin.insert(key.clone(), StdinState::Closed);
+        if before.is_none() {
+            Stdin::close_unused(&agent, &path).await;
+        }
+        Ok(())
     }
 
-    pub async fn wait(&self, _: &ProcessKey) -> Exit {
-        match self.never {}
+    /// How a started process ended.
+    pub async fn wait(&self, key: &ProcessKey) -> Exit {
+        let answer = async {
+            let agent = self.agent().await?;
+            self.settle(agent.ask::<Exit>(Method::GET, &format!("{}/wait", process_path(key)?)).await).await
+        };
+        let exit = match answer.await {
+            Ok(exit) => exit,
+            Err(failure) => self.exit_of_a_broken_machine(&failure).await,
+        };
+        self.state().stdin.remove(key);
+        exit
     }
 
-    pub async fn stop(&self, _: Duration) -> Result<(), Failure> {
-        match self.never {}
+    /// Ends the machine: the agent ends the containers and flushes their disks, then the process is killed.
+    pub async fn stop(&self, deadline: Duration) -> Result<(), Failure> {
+        self.machine.expect_end();
+        let worth_flushing = self.state().ephemeral.values().any(|ephemeral| !ephemeral);
+        let ready = self.agent.borrow().as_ref().and_then(|boot| boot.as_ref().ok().cloned());
+        if let Some(agent) = ready.filter(|_| worth_flushing) {
+            let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+            let graceful = async {
+                // The guest's power-off ends the process; its acknowledgement alone does not mean that.
+                let _ = agent.tell("/v1/sandbox/stop", &StopSandbox { deadline_ms }).await;
+                self.machine.ended().await;
+            };
+            let _ = tokio::time::timeout(deadline, graceful).await;
+        }
+        self.machine.kill();
+        self.machine.ended().await;
+        Ok(())
     }
 
+    /// Resolves when the machine is gone.
     pub async fn ended(&self) -> Result<(), Failure> {
-        match self.never {}
+        let end = self.machine.ended().await;
+        // A machine that was given up while it booted has a better reason than its death.
+        let boot = self.agent.borrow().as_ref().and_then(|boot| boot.as_ref().err().cloned());
+        match (boot, end.failure) {
+            (Some(failure), Some(_)) | (None, Some(failure)) => Err(failure),
+            (_, None) => Ok(()),
+        }
     }
 
+    /// Process id of the machine process, 0 once it is gone.
     pub fn machine_pid(&self) -> u32 {
-        match self.never {}
+        self.machine.pid()
     }
+
+    async fn agent(&self) -> Result<Agent, Failure> {
+        let mut boot = self.agent.clone();
+        let ready = boot.wait_for(Option::is_some).await.ok().and_then(|boot| boot.clone());
+        ready.unwrap_or_else(|| Err(Failure::new(FailureCode::MachineFailed, "the machine was given up while it started")))
+    }
+
+    /// What makes this machine this sandbox; with the first container only.
+    fn identity(&self) -> Result<Option<GuestIdentity>, Failure> {
+        if std::mem::replace(&mut self.state().identified, true) {
+            return Ok(None);
+        }
+        let mut random = [0_u8; 64 + 16];
+        agent::fill_random(&mut random)
+            .map_err(|error| Failure::new(FailureCode::Internal, format!("entropy for the guest: {error}")))?;
+        let (entropy, machine_id) = random.split_at(64);
+        Ok(Some(GuestIdentity {
+            realtime_ns: realtime_ns(),
+            entropy: hex(entropy),
+            hostname: self.hostname.clone(),
+            machine_id: hex(machine_id),
+            network: self.network.clone(),
+        }))
+    }
+
+    /// A broken connection means a dead machine, as a rule: then its death is the cause.
+    async fn settle<T>(&self, result: Result<T, CallError>) -> Result<T, Failure> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(CallError::Refused(failure)) => Err(failure),
+            Err(CallError::Broken(cause)) => {
+                let end = tokio::time::timeout(CAUSE_DEADLINE, self.machine.ended()).await;
+                Err(match end {
+                    Ok(end) => end.failure.unwrap_or_else(|| {
+                        Failure::new(FailureCode::WrongState, "the sandbox was stopped")
+                    }),
+                    Err(_) => Failure::new(
+                        FailureCode::MachineFailed,
+                        format!("the connection to the guest agent failed: {cause}"),
+                    ),
+                })
+            }
+        }
+    }
+
+    async fn exit_of_a_broken_machine(&self, failure: &Failure) -> Exit {
+        let end = tokio::time::timeout(CAUSE_DEADLINE, self.machine.ended()).await.ok();
+        let (exit_code, error) = match end {
+            // We ended it ourselves: the kill is the true end of everything in it.
+            Some(machine::End { failure: None, .. }) => (EXIT_CODE_KILLED, String::new()),
+            Some(machine::End { oom_killed: true, .. }) => (EXIT_CODE_KILLED, failure.message.clone()),
+            _ => (EXIT_CODE_UNKNOWN, failure.message.clone()),
+        };
+        Exit { exit_code, oom_killed: false, finished_at_ns: 0, error, output_bytes: 0 }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for VmWall {
+    fn drop(&mut self) {
+        self.machine.kill();
+    }
+}
+
+async fn boot(machine: Machine, port: UnixStream, phases: Phases, sender: watch::Sender<Boot>) {
+    let connected = tokio::select! {
+        connected = tokio::time::timeout(BOOT_DEADLINE, Agent::connect(port)) => Some(connected),
+        _ = machine.ended() => None,
+    };
+    let boot = match connected {
+        Some(Ok(Ok(agent))) => {
+            phases.mark("agent-ready");
+            Ok(agent)
+        }
+        // The port closes when the process dies; its death tells more.
+        Some(Ok(Err(_))) | None => Err(died(&machine, "the guest agent's port closed").await),
+        Some(Err(_)) => {
+            let seconds = BOOT_DEADLINE.as_secs();
+            Err(died(&machine, &format!("the guest agent did not answer within {seconds} s")).await)
+        }
+    };
+    sender.send_replace(Some(boot));
+}
+
+/// Why a machine did not come up.
+async fn died(machine: &Machine, reason: &str) -> Failure {
+    let by_itself = tokio::time::timeout(Duration::from_millis(500), machine.ended()).await.is_ok();
+    machine.condemn();
+    let end = machine.ended().await;
+    let message = end.failure.map_or_else(|| "the sandbox was stopped".to_owned(), |failure| failure.message);
+    let message = if by_itself { message } else { format!("{reason}; {message}") };
+    Failure::new(FailureCode::MachineFailed, format!("the machine did not start: {message}"))
+}
+
+fn container_path(id: &str) -> Result<String, Failure> {
+    Ok(format!("/v1/containers/{}", path_segment(id)?))
+}
+
+fn process_path(key: &ProcessKey) -> Result<String, Failure> {
+    Ok(format!("{}/processes/{}", container_path(&key.container)?, path_segment(&key.process)?))
+}
+
+fn path_segment(word: &str) -> Result<&str, Failure> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if !word.is_empty() && word.len() <= 128 && word.bytes().all(plain) {
+        Ok(word)
+    } else {
+        let message = format!("\"{}\" is no id: letters, digits, - and _ only", word.escape_debug());
+        Err(Failure::new(FailureCode::InvalidRequest, message))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -1,0 +1,233 @@
+//! Tests on real machines: they want root, QEMU, `mkfs.erofs`, a static busybox, and the images that `make` leaves in build/vm.
+
+use bulkhead_protocol::{
+    CreateContainer, Failure, FailureCode, Layer, MachineConfig, Rootfs, SandboxConfig, WallConfig,
+};
+use bulkhead_shim::phases::Phases;
+use bulkhead_shim::reaper::Reaper;
+use bulkhead_shim::vm::VmWall;
+use bulkhead_shim::wall::{FramedOutput, NetworkHandle, ProcessKey, WallContext};
+use bytes::Bytes;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const CONTAINER: &str = "c1";
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The reaper waits for any child of the process, so only one test at a time may have children.
+static TURN: Mutex<()> = Mutex::new(());
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A directory with all that a machine needs; removed, and checked for leftovers, at the end.
+struct Bench {
+    _turn: MutexGuard<'static, ()>,
+    phases: Phases,
+    directory: PathBuf,
+    config: SandboxConfig,
+    machine: MachineConfig,
+    images: PathBuf,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bulkhead-vm-test-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(&name);
+        for part in ["run", "state"] {
+            fs::create_dir_all(directory.join(part)).unwrap();
+        }
+        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/vm").canonicalize().unwrap();
+        // Our own kernel where it has been built, else Debian's.
+        let own = images.join("kernel/bulkhead/vmlinux");
+        let (kernel, initramfs) = if own.exists() && std::env::var_os("BULKHEAD_TEST_DEBIAN_KERNEL").is_none() {
+            (own, "initramfs-bulkhead.cpio")
+        } else {
+            (images.join("kernel/debian/vmlinux"), "initramfs.cpio")
+        };
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let machine = MachineConfig {
+            driver: "qemu".into(),
+            accelerator: "tcg".into(),
+            qemu_path: "/usr/bin/qemu-system-x86_64".into(),
+            kernel_path: text(&kernel),
+            initramfs_path: text(&images.join(initramfs)),
+            kernel_arguments: Vec::new(),
+            vcpus: 1,
+            memory_bytes: 256 << 20,
+            cpu_model: "max".into(),
+            uid: 61_000 + std::process::id() % 1000 + number,
+            cgroup_path: format!("bulkhead-vm-test/{name}"),
+        };
+        let config = SandboxConfig {
+            generation: bulkhead_protocol::GENERATION,
+            id: "0".repeat(64),
+            runtime_dir: text(&directory.join("run")),
+            state_dir: text(&directory.join("state")),
+            hostname: "bench".into(),
+            network: None,
+            ports: Vec::new(),
+            wall: WallConfig::Vm { machine: machine.clone() },
+        };
+        Self { _turn: turn, phases: Phases::default(), directory, config, machine, images }
+    }
+
+    async fn start(&self) -> Result<VmWall, Failure> {
+        let context =
+            WallContext { phases: self.phases.clone(), reaper: Reaper::start().unwrap(), network: NetworkHandle::None };
+        VmWall::start(&self.config, &self.machine, context).await
+    }
+
+    /// `count` layers: busybox in the lowest, and a file `/layerN` in each.
+    fn rootfs(&self, count: usize) -> Rootfs {
+        let layers = (1..=count).map(|number| {
+            let tree = self.directory.join(format!("tree{number}"));
+            fs::create_dir_all(&tree).unwrap();
+            fs::write(tree.join(format!("layer{number}")), format!("{number}\n")).unwrap();
+            if number == 1 {
+                for name in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
+                    fs::create_dir(tree.join(name)).unwrap();
+                }
+                fs::copy("/bin/busybox", tree.join("bin/busybox")).unwrap();
+                for name in ["sh", "cat", "sha256sum", "ls", "sleep"] {
+                    std::os::unix::fs::symlink("busybox", tree.join("bin").join(name)).unwrap();
+                }
+                fs::write(tree.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+                fs::write(tree.join("etc/group"), "root:x:0:\n").unwrap();
+            }
+            let image = self.directory.join(format!("layer{number}.erofs"));
+            let made = Command::new("mkfs.erofs").arg("--quiet").arg(&image).arg(&tree).status().unwrap();
+            assert!(made.success());
+            let size_bytes = fs::metadata(&image).unwrap().len().next_multiple_of(4096);
+            fs::File::options().write(true).open(&image).unwrap().set_len(size_bytes).unwrap();
+            Layer { image_path: image.to_str().unwrap().into(), size_bytes, mount_path: String::new() }
+        });
+        let layers = layers.collect();
+        let scratch = self.directory.join("scratch.ext4");
+        let template = self.images.join("scratch.ext4");
+        let copied = Command::new("cp").arg("--sparse=always").arg(template).arg(&scratch).status().unwrap();
+        assert!(copied.success());
+        Rootfs { layers, writable_path: scratch.to_str().unwrap().into(), read_only: false }
+    }
+
+    /// Nothing of the machine is left on the host.
+    fn finish(self) {
+        let name = &self.machine.cgroup_path;
+        for hierarchy in ["memory", "pids", "unified", "."] {
+            let path = Path::new("/sys/fs/cgroup").join(hierarchy).join(name);
+            assert!(!path.exists(), "{} is left", path.display());
+        }
+        assert!(!self.directory.join("run/machine-root").exists());
+        fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn request(rootfs: Rootfs, command: &[&str], stdin: bool) -> CreateContainer {
+    let spec = json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": command, "env": ["PATH=/bin"], "cwd": "/",
+            "capabilities": { "bounding": [], "effective": [], "permitted": [], "inheritable": [], "ambient": [] },
+        },
+        "root": { "path": "rootfs", "readonly": false },
+        "hostname": "bench",
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"] },
+        ],
+        "linux": { "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }, { "type": "cgroup" }] },
+    });
+    CreateContainer {
+        spec,
+        rootfs,
+        stdin,
+        stdin_once: stdin,
+        terminal_size: None,
+        files: BTreeMap::new(),
+        log: None,
+        user: String::new(),
+        additional_groups: Vec::new(),
+        ephemeral: true,
+        guest: None,
+    }
+}
+
+/// The payloads of a framed stream.
+async fn payload(mut output: FramedOutput) -> String {
+    let mut framed = Vec::new();
+    while let Some(chunk) = output.recv().await {
+        framed.extend_from_slice(&chunk);
+    }
+    let mut text = Vec::new();
+    let mut rest = framed.as_slice();
+    while let [_, _, _, _, a, b, c, d, tail @ ..] = rest {
+        let (frame, after) = tail.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+        text.extend_from_slice(frame);
+        rest = after;
+    }
+    String::from_utf8(text).unwrap()
+}
+
+fn status_line<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim()
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_command_runs_in_a_jailed_machine_and_nothing_stays() {
+    let bench = Bench::new();
+    let key = ProcessKey::init(CONTAINER);
+    let wall = bench.start().await.unwrap();
+    let script = "echo hi; cat /etc/hostname; exit 42";
+    let mut create = request(bench.rootfs(1), &["/bin/sh", "-c", script], false);
+    create.files.insert("/etc/hostname".into(), "bench\n".into());
+
+    wall.create_container(CONTAINER, create).await.unwrap();
+    let output = wall.output(&key).await.unwrap();
+    wall.start_process(&key).await.unwrap();
+    let text = payload(output).await;
+    let exit = wall.wait(&key).await;
+
+    let pid = wall.machine_pid();
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let status = fs::read_to_string(proc.join("status")).unwrap();
+    let uid = bench.machine.uid.to_string();
+    let open: Vec<PathBuf> = fs::read_dir(proc.join("fd"))
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .filter(|target| target.is_absolute() && !target.starts_with("/dev"))
+        .collect();
+    let mounts = fs::read_to_string(proc.join("mounts")).unwrap();
+    wall.stop(STOP_DEADLINE).await.unwrap();
+
+    assert_eq!(text, "hi\nbench\n");
+    assert_eq!((exit.exit_code, exit.error.as_str()), (42, ""));
+    assert_eq!(status_line(&status, "Uid:"), [uid.as_str(); 4].join("\t"));
+    assert_eq!(status_line(&status, "Gid:"), [uid.as_str(); 4].join("\t"));
+    assert_eq!(status_line(&status, "Groups:"), "");
+    assert_eq!(status_line(&status, "NoNewPrivs:"), "1");
+    assert_eq!(status_line(&status, "Seccomp:"), "2");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(status_line(&status, set), "0000000000000000", "{set}");
+    }
+    // Only the container's disks, which were passed; no path of the host was opened by the machine itself.
+    let passed = |path: &Path| path.starts_with(&bench.directory) || path.starts_with("/memfd:layers (deleted)");
+    assert!(open.iter().all(|path| passed(path)), "{open:?}");
+    assert!(mounts.lines().all(|line| line.split(' ').nth(3).unwrap().split(',').any(|word| word == "ro")), "{mounts}");
+    assert!(!mounts.contains("/home") && !mounts.contains("/proc"), "{mounts}");
+    assert_eq!(wall.ended().await, Ok(()));
+    assert_eq!(wall.machine_pid(), 0);
+    assert!(!proc.exists());
+    bench.finish();
+}
