@@ -36,6 +36,7 @@ pub fn read_layer(tar: &mut TarStream, spool: &mut Spool<'_>, limits: &Limits) -
             spool.discard(content)?;
         }
     }
+    tree.prune_whiteouts();
     Ok((tree, counts))
 }
 

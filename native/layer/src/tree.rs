@@ -212,6 +212,22 @@ impl Tree {
         }
     }
 
+    /// Drops whiteouts in opaque directories. They have nothing to hide, and an overlay, which reads such a directory
+    /// directly, would list their names.
+    pub fn prune_whiteouts(&mut self) {
+        let is_whiteout: Vec<bool> = self.nodes.iter().map(|node| matches!(node.kind, Kind::Whiteout)).collect();
+        if !is_whiteout.contains(&true) {
+            return;
+        }
+        for node in &mut self.nodes {
+            if let Kind::Directory(directory) = &mut node.kind
+                && directory.is_opaque
+            {
+                directory.children.retain(|_, child| !is_whiteout[*child as usize]);
+            }
+        }
+    }
+
     fn set_child(&mut self, parent: NodeId, name: &[u8], id: NodeId) {
         if let Kind::Directory(directory) = &mut self.node_mut(parent).kind {
             directory.children.insert(name.into(), id);
