@@ -20,6 +20,7 @@ import { removeImage, type ImageUsers, type RemovedEntry, type RemoveOptions } f
 import { saveImages } from './image-save.ts';
 import { defaultLayerLimits, type LayerBuilder, type LayerLimits } from './layer-builder.ts';
 import { LayerStore } from './layer-store.ts';
+import type { RegistryCredentials } from './registry/authorizer.ts';
 import type { RegistryClient } from './registry/registry-client.ts';
 import { Semaphore } from './semaphore.ts';
 import { SingleFlight } from './single-flight.ts';
@@ -87,6 +88,11 @@ export class ImageStore {
   /** Without a tag: every tag of the repository. */
   async push(reference: string | ImageReference, options: PushOptions = {}): Promise<PushedTag[]> {
     return pushImage(this.#context, asReference(reference), options);
+  }
+
+  /** Checks credentials, for `docker login`; `unauthorized` when the registry refuses them. Nothing is kept. */
+  async login(serverAddress: string, credentials: RegistryCredentials, signal?: AbortSignal): Promise<void> {
+    await this.#context.registry.login(serverAddress, credentials, signal);
   }
 
   /** Newest first. */
@@ -189,16 +195,20 @@ export class ImageStore {
     const abandoned = records.hiddenIds().filter((id) => isUsedBy(id).length === 0);
     if (abandoned.length > 0) records.transaction(() => abandoned.forEach((id) => records.delete(id)));
     const freed: number[] = [];
-    // Asked again for each file: a pull may have recorded its image since the listing.
-    for (const digest of await contents.list()) {
+    // What looks unused is asked about once more right before it goes: a pull may have recorded its image since the listing.
+    const usedBlobs = records.referencedBlobs();
+    for (const digest of (await contents.list()).filter((name) => !usedBlobs.has(name))) {
+      const size = (await contents.size(digest)) ?? 0;
       if (contents.pins.has(digest) || records.referencedBlobs().has(digest)) continue;
-      freed.push((await contents.size(digest)) ?? 0);
-      if (!contents.pins.has(digest)) await contents.delete(digest);
+      await contents.delete(digest);
+      freed.push(size);
     }
-    for (const diffId of await layers.list()) {
+    const usedLayers = records.referencedLayers();
+    for (const diffId of (await layers.list()).filter((name) => !usedLayers.has(name))) {
+      const size = (await layers.size(diffId)) ?? 0;
       if (layers.pins.has(diffId) || records.referencedLayers().has(diffId)) continue;
-      freed.push((await layers.size(diffId)) ?? 0);
-      if (!layers.pins.has(diffId)) await layers.delete(diffId);
+      await layers.delete(diffId);
+      freed.push(size);
     }
     return { deletedFiles: freed.length, freedBytes: freed.reduce((sum, bytes) => sum + bytes, 0) };
   }

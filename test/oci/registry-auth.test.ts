@@ -1,5 +1,6 @@
 import test from 'ava';
 import { parseChallenges } from '../../src/oci/registry/challenge.ts';
+import { registryOfServerAddress } from '../../src/oci/registry/login.ts';
 import { createImage } from './image-fixture.ts';
 import { sendJson, serveImage, startServer, type Handler, type HostileRegistry } from './hostile-registry.ts';
 import { putImage, startRegistry } from './registry-fixture.ts';
@@ -39,6 +40,24 @@ test('a registry with passwords gives its image to who has one, and to nobody el
   t.is(anonymous.code, 'unauthorized');
   t.is(wrong.message, 'unauthorized: authentication required');
   t.is(pulled.id, image.config.digest);
+});
+
+test('a login is checked with the registry', async (t) => {
+  await using registry = await startRegistry({ htpasswd: HTPASSWD });
+  await using fixture = await openStore();
+
+  const wrong = await thrownBy(fixture.store.login(registry.host, { username: 'ann', password: 'guess' }));
+
+  t.is(wrong.message, `login attempt to http://${registry.host}/v2/ failed with status: 401 Unauthorized`);
+  t.is(wrong.code, 'unauthorized');
+  await t.notThrowsAsync(fixture.store.login(registry.url, { username: 'ann', password: 'secret' }));
+});
+
+test('the address of a login names a registry', (t) => {
+  t.is(registryOfServerAddress('https://index.docker.io/v1/'), 'docker.io');
+  t.is(registryOfServerAddress(''), 'docker.io');
+  t.is(registryOfServerAddress('http://localhost:5000'), 'localhost:5000');
+  t.is(registryOfServerAddress('ghcr.io'), 'ghcr.io');
 });
 
 interface TokenServer extends AsyncDisposable {

@@ -1,5 +1,9 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'ava';
 import { endpointsOf, isInsecureHost } from '../../src/oci/registry/endpoints.ts';
+import { readHostCertificates } from '../../src/oci/registry/host-certificates.ts';
 import { RegistryClient } from '../../src/oci/registry/registry-client.ts';
 import { RegistryTransport } from '../../src/oci/registry/transport.ts';
 import { createImage } from './image-fixture.ts';
@@ -70,10 +74,42 @@ test('a registry on loopback may have any certificate', async (t) => {
   t.is(pulled.id, image.config.digest);
 });
 
+test('a certificate laid down for a registry is trusted there, once it is there', async (t) => {
+  await using server = await startTlsServer(serveImage(image), 'IP:0.0.0.0');
+  const host = `0.0.0.0:${server.port}`;
+  const certificatesDirectory = await mkdtemp(join(tmpdir(), 'bulkhead-certs-'));
+  t.teardown(() => rm(certificatesDirectory, { recursive: true, force: true }));
+  await using fixture = await openStore({ registry: { certificatesDirectory } });
+
+  const before = await thrownBy(fixture.store.pull(`${host}/app`));
+  await mkdir(join(certificatesDirectory, host));
+  await writeFile(join(certificatesDirectory, host, 'ca.crt'), server.certificate);
+  const { image: pulled } = await fixture.store.pull(`${host}/app`);
+
+  t.regex(before.message, /certificate signed by unknown authority/);
+  t.is(pulled.id, image.config.digest);
+});
+
+test('a client certificate without its key is named', async (t) => {
+  const certificatesDirectory = await mkdtemp(join(tmpdir(), 'bulkhead-certs-'));
+  t.teardown(() => rm(certificatesDirectory, { recursive: true, force: true }));
+  await mkdir(join(certificatesDirectory, 'reg.example'));
+  await writeFile(join(certificatesDirectory, 'reg.example', 'client.cert'), '');
+
+  t.throws(() => readHostCertificates(certificatesDirectory, 'reg.example'), { message: /^missing key client\.key/ });
+  t.is(readHostCertificates(certificatesDirectory, '../reg.example'), undefined);
+});
+
 test('connection failures are named as docker names them', async (t) => {
   await using plain = await startServer((_request, response) => response.end());
   await using tls = await startTlsServer((_request, response) => response.end());
-  const options = { insecureRegistries: [], stallTimeoutMs: 1000, connectTimeoutMs: 2000, userAgent: 'test' };
+  const options = {
+    insecureRegistries: [],
+    stallTimeoutMs: 1000,
+    connectTimeoutMs: 2000,
+    userAgent: 'test',
+    certificatesDirectory: '/nonexistent',
+  };
   await using transport = new RegistryTransport(options);
   // Linux connects 0.0.0.0 to this host, but it is no loopback address, so verification is on.
   const host = '0.0.0.0';
@@ -83,10 +119,7 @@ test('connection failures are named as docker names them', async (t) => {
   const untrusted = await get(`https://${host}:${tls.port}/v2/`);
   const unknown = await get('https://no-such-host.invalid/v2/?token=secret');
 
-  t.regex(
-    toPlain.message,
-    /^Get "https:\/\/0\.0\.0\.0:\d+\/v2\/": http: server gave HTTP response to HTTPS client$/,
-  );
+  t.regex(toPlain.message, /^Get "https:\/\/0\.0\.0\.0:\d+\/v2\/": http: server gave HTTP response to HTTPS client$/);
   t.regex(untrusted.message, /tls: failed to verify certificate: x509: certificate signed by unknown authority$/);
   t.regex(unknown.message, /^Get "https:\/\/no-such-host\.invalid\/v2\/": dial tcp: lookup no-such-host\.invalid: /);
 });

@@ -10,13 +10,15 @@ import type { Handler } from './hostile-registry.ts';
 
 export interface TlsServer extends AsyncDisposable {
   readonly port: number;
+  /** PEM. */
+  readonly certificate: string;
 }
 
-/** HTTPS on loopback with a certificate nobody trusts, for the host name `localhost`. */
-export async function startTlsServer(handler: Handler): Promise<TlsServer> {
+/** HTTPS on loopback with a certificate nobody trusts. */
+export async function startTlsServer(handler: Handler, alternativeName = 'DNS:localhost'): Promise<TlsServer> {
   const directory = await mkdtemp(join(tmpdir(), 'bulkhead-tls-'));
   const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')];
-  const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost'];
+  const subject = ['-subj', '/CN=localhost', '-addext', `subjectAltName=${alternativeName}`];
   await promisify(execFile)('openssl', [
     'req',
     '-x509',
@@ -33,11 +35,13 @@ export async function startTlsServer(handler: Handler): Promise<TlsServer> {
     '-out',
     cert,
   ]);
-  const server = createServer({ key: await readFile(key), cert: await readFile(cert) }, handler);
+  const certificate = await readFile(cert, 'utf8');
+  const server = createServer({ key: await readFile(key), cert: certificate }, handler);
   await rm(directory, { recursive: true, force: true });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   return {
+    certificate,
     port: (server.address() as AddressInfo).port,
     [Symbol.asyncDispose]: async () => {
       const closed = once(server, 'close');

@@ -2,6 +2,7 @@ import { EngineError } from '../../core/errors.ts';
 import type { ImageReference } from '../../core/image-reference.ts';
 import { Authorizer, type RegistryCredentials } from './authorizer.ts';
 import { endpointsOf, type RegistryEndpoint } from './endpoints.ts';
+import { registryOfServerAddress } from './login.ts';
 import { RegistrySession } from './session.ts';
 import { RegistryTransport } from './transport.ts';
 
@@ -13,6 +14,8 @@ export interface RegistryOptions {
   readonly stallTimeoutMs?: number;
   readonly connectTimeoutMs?: number;
   readonly userAgent?: string;
+  /** Certificates per registry, laid out as Docker lays them out. Default `/etc/docker/certs.d`. */
+  readonly certificatesDirectory?: string;
   /** Default 4 MiB, the distribution specification's suggestion. */
   readonly maxManifestBytes?: number;
   readonly retry?: Partial<RetryPolicy>;
@@ -29,7 +32,8 @@ export interface RetryPolicy {
 export interface RepositoryAccess {
   readonly reference: Pick<ImageReference, 'domain' | 'path'>;
   readonly credentials?: RegistryCredentials | undefined;
-  readonly actions: 'pull' | 'pull,push';
+  /** `none`: only to see whether the credentials are good. */
+  readonly actions: 'pull' | 'pull,push' | 'none';
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -51,6 +55,7 @@ export class RegistryClient implements AsyncDisposable {
       stallTimeoutMs: options.stallTimeoutMs ?? 30_000,
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
       userAgent: options.userAgent ?? 'bulkhead',
+      certificatesDirectory: options.certificatesDirectory ?? '/etc/docker/certs.d',
     });
     // A bad mirror is a mistake of the operator: said at start, not at the first pull.
     endpointsOf('docker.io', { mirrors: this.#mirrors, insecureRegistries: this.#insecureRegistries });
@@ -81,6 +86,12 @@ export class RegistryClient implements AsyncDisposable {
     throw failure;
   }
 
+  /** Checks credentials, as `docker login` asks; `unauthorized` when they are refused. `serverAddress` is what its client sends. */
+  async login(serverAddress: string, credentials: RegistryCredentials, signal?: AbortSignal): Promise<void> {
+    const reference = { domain: registryOfServerAddress(serverAddress), path: '' };
+    await this.withRepository({ reference, credentials, actions: 'none', signal }, (session) => session.logIn(signal));
+  }
+
   #open(endpoint: RegistryEndpoint, access: RepositoryAccess): RegistrySession {
     const authorizer = new Authorizer(
       {
@@ -90,7 +101,7 @@ export class RegistryClient implements AsyncDisposable {
         credentials: endpoint.isMirror ? {} : (access.credentials ?? {}),
         insecureRegistries: this.#insecureRegistries,
       },
-      [`repository:${access.reference.path}:${access.actions}`],
+      access.actions === 'none' ? [] : [`repository:${access.reference.path}:${access.actions}`],
     );
     return new RegistrySession({
       transport: this.#transport,

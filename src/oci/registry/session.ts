@@ -1,3 +1,4 @@
+import { STATUS_CODES } from 'node:http';
 import { digestOfBytes, isDigest, type Digest } from '../../core/digest.ts';
 import { EngineError } from '../../core/errors.ts';
 import { mediaTypes } from '../../wire/oci/manifest.ts';
@@ -98,6 +99,25 @@ export class RegistrySession {
     await discard(response);
     if (response.status < 500 && response.status !== 404) return;
     throw refusalFrom('GET', url, response.status, '');
+  }
+
+  /** Whether the registry takes the credentials. */
+  async logIn(signal?: AbortSignal): Promise<void> {
+    const url = `${this.endpoint.baseUrl}/v2/`;
+    for (let isAnswered = false; ; isAnswered = true) {
+      const response = await this.#transport.send({
+        method: 'GET',
+        url,
+        authorization: this.#authorizer.authorization,
+        signal,
+      });
+      await discard(response);
+      if (response.status === 200) return;
+      const isChallenge = response.status === 401 && !isAnswered;
+      if (isChallenge && (await this.#authorizer.answer(response.headers.get('www-authenticate'), signal))) continue;
+      const status = `${response.status} ${STATUS_CODES[response.status] ?? ''}`.trim();
+      throw new EngineError('unauthorized', `login attempt to ${url} failed with status: ${status}`);
+    }
   }
 
   /** By tag or digest; the bytes are bounded before they are kept, and match the digest asked for and the one announced. */

@@ -3,6 +3,7 @@ import { getCACertificates } from 'node:tls';
 import { Agent, request, type Dispatcher } from 'undici';
 import { EngineError } from '../../core/errors.ts';
 import { isInsecureHost } from './endpoints.ts';
+import { readHostCertificates } from './host-certificates.ts';
 import { connectionFailure, failureCode, refusalFrom } from './registry-errors.ts';
 
 export type RegistryMethod = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE' | 'PATCH';
@@ -13,6 +14,8 @@ export interface TransportOptions {
   readonly stallTimeoutMs: number;
   readonly connectTimeoutMs: number;
   readonly userAgent: string;
+  /** Docker's `certs.d`: one directory per registry. */
+  readonly certificatesDirectory: string;
 }
 
 export interface OutgoingRequest {
@@ -41,29 +44,37 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 /** HTTP to registries: redirects followed by hand, so that credentials stay with the host they were meant for. */
 export class RegistryTransport implements AsyncDisposable {
   readonly #options: TransportOptions;
-  #verifying: Agent | undefined;
-  #trusting: Agent | undefined;
+  /** By what they trust: `insecure`, `system`, or a host with certificates of its own. */
+  readonly #agents = new Map<string, Agent>();
 
   constructor(options: TransportOptions) {
     this.#options = options;
   }
 
   /** Made at first use: reading the host's certificates takes tens of milliseconds that loopback registries need not pay. */
-  #agent(isTrusting: boolean): Agent {
-    if (isTrusting) return (this.#trusting ??= this.#createAgent({ rejectUnauthorized: false }));
-    return (this.#verifying ??= this.#createAgent({
-      ca: [...new Set([...getCACertificates('default'), ...getCACertificates('system')])],
-    }));
-  }
-
-  #createAgent(tls: { rejectUnauthorized?: boolean; ca?: string[] }): Agent {
+  #agent(url: URL): Agent {
+    const own =
+      url.protocol === 'https:' ? readHostCertificates(this.#options.certificatesDirectory, url.host) : undefined;
+    const isInsecure = isInsecureHost(url.host, this.#options.insecureRegistries);
+    const key = `${isInsecure ? 'insecure' : 'system'} ${own?.fingerprint ?? ''}`;
+    const known = this.#agents.get(key);
+    if (known) return known;
+    const system = isInsecure ? [] : [...getCACertificates('default'), ...getCACertificates('system')];
     const { stallTimeoutMs, connectTimeoutMs } = this.#options;
-    return new Agent({
+    const agent = new Agent({
       bodyTimeout: stallTimeoutMs,
       headersTimeout: stallTimeoutMs,
-      connect: { timeout: connectTimeoutMs, ...tls },
+      connect: {
+        timeout: connectTimeoutMs,
+        ...(isInsecure
+          ? { rejectUnauthorized: false }
+          : { ca: [...new Set([...system, ...(own?.authorities ?? [])])] }),
+        ...own?.client,
+      },
       maxHeaderSize: 64 * 1024,
     });
+    this.#agents.set(key, agent);
+    return agent;
   }
 
   /** The response of the last hop, whatever its status. The caller reads or discards the body. */
@@ -112,12 +123,11 @@ export class RegistryTransport implements AsyncDisposable {
 
   async #sendOnce(outgoing: OutgoingRequest, url: URL, isOrigin: boolean): Promise<IncomingResponse> {
     outgoing.signal?.throwIfAborted();
-    const isTrusting = isInsecureHost(url.host, this.#options.insecureRegistries);
     const authorization = isOrigin ? outgoing.authorization : undefined;
     try {
       const response = await request(url, {
         method: outgoing.method,
-        dispatcher: this.#agent(isTrusting),
+        dispatcher: this.#agent(url),
         headers: {
           'user-agent': this.#options.userAgent,
           // Blobs are named by the digest of their bytes: a transfer encoding would change them.
@@ -141,7 +151,7 @@ export class RegistryTransport implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#verifying?.destroy(), this.#trusting?.destroy()]);
+    await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()));
   }
 }
 
