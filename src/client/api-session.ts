@@ -39,6 +39,11 @@ export class ApiSession {
     return checkAnswer(schema, value, `${method} ${path}`);
   }
 
+  /** The daemon's JSON untouched, members in its order. */
+  async raw(path: string, options: ExchangeOptions = {}): Promise<unknown> {
+    return exchangeJson(this.transport, 'GET', await this.#versioned(path), this.#withHeaders(options));
+  }
+
   /** For requests whose answer has no body that matters. Resolves with the status. */
   async send(method: string, path: string, options: ExchangeOptions = {}): Promise<number> {
     const response = await exchange(this.transport, method, await this.#versioned(path), this.#withHeaders(options));

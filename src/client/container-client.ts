@@ -13,7 +13,6 @@ import {
 } from './answers.ts';
 import { pathSegment, type ApiSession } from './api-session.ts';
 import { encodeFilters, type CallOptions, type Filters } from './call-options.ts';
-import { exchangeJson } from './http-exchange.ts';
 
 export interface AttachRequest extends CallOptions {
   readonly stdin?: boolean;
@@ -150,8 +149,7 @@ export class ContainerClient {
 
   /** The daemon's JSON untouched, members in its order. */
   async inspectRaw(container: string, options: CallOptions & { size?: boolean } = {}): Promise<unknown> {
-    const path = `/v${await this.#session.apiVersion()}${place(container, 'json')}`;
-    return exchangeJson(this.#session.transport, 'GET', path, { query: { size: options.size }, signal: options.signal });
+    return this.#session.raw(place(container, 'json'), { query: { size: options.size }, signal: options.signal });
   }
 }
 

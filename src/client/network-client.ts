@@ -38,6 +38,11 @@ export class NetworkClient {
     return this.#session.json(networkSchema, 'GET', `/networks/${pathSegment(network)}`, { query, signal: options.signal });
   }
 
+  /** The daemon's JSON untouched, members in its order. */
+  async inspectRaw(network: string, options: CallOptions = {}): Promise<unknown> {
+    return this.#session.raw(`/networks/${pathSegment(network)}`, { signal: options.signal });
+  }
+
   async create(request: NetworkCreateRequest, options: CallOptions = {}): Promise<{ Id: string; Warnings: string[] }> {
     return this.#session.json(idAnswerSchema, 'POST', '/networks/create', { body: { json: request }, signal: options.signal });
   }

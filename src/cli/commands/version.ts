@@ -54,7 +54,7 @@ function formatServer(server: VersionAnswer): string {
   const title = server.Platform?.Name ? `Server: ${server.Platform.Name}` : 'Server:';
   const components = server.Components ?? [];
   const lines = components.map((component) => {
-    const { details } = { details: component.Details };
+    const details = component.Details;
     const fields: [string, unknown][] =
       component.Name === 'Engine'
         ? [
@@ -62,22 +62,24 @@ function formatServer(server: VersionAnswer): string {
             ['API version', `${server.ApiVersion} (minimum version ${server.MinAPIVersion})`],
             ['Go version', details['GoVersion']],
             ['Git commit', details['GitCommit']],
-            ['Built', details['BuildTime']],
+            ['Built', formatBuildTime(details['BuildTime'])],
             ['OS/Arch', `${server.Os}/${server.Arch}`],
             ['Experimental', details['Experimental']],
           ]
         : [['Version', component.Version], ...Object.entries(details)];
-    return indent(formatFields(component.Name, fields));
+    return formatFields(component.Name, fields, ' ');
   });
   if (components.length === 0) {
     lines.push(
-      indent(
-        formatFields('Engine', [
+      formatFields(
+        'Engine',
+        [
           ['Version', server.Version],
           ['API version', `${server.ApiVersion} (minimum version ${server.MinAPIVersion})`],
           ['OS/Arch', `${server.Os}/${server.Arch}`],
           ['Kernel', server.KernelVersion],
-        ]),
+        ],
+        ' ',
       ),
     );
   }
@@ -85,11 +87,16 @@ function formatServer(server: VersionAnswer): string {
 }
 
 /** Title and a column of values; what is not known is left out. */
-function formatFields(title: string, fields: readonly (readonly [string, unknown])[]): string {
+function formatFields(title: string, fields: readonly (readonly [string, unknown])[], indent = ''): string {
   const known = fields.filter(([, value]) => value !== undefined && value !== null && value !== '');
-  return `${title}${title.endsWith(':') || title.startsWith('Client') ? '' : ':'}\n${alignTable(known.map(([name, value]) => ` ${name}:\t${String(value)}`), 18, 1)}\n`;
+  const colon = title.includes(':') ? '' : ':';
+  return `${indent}${title}${colon}\n${alignTable(known.map(([name, value]) => `${indent} ${name}:\t${String(value)}`), 20, 1)}\n`;
 }
 
-function indent(text: string): string {
-  return text.replace(/^(?=.)/gm, ' ');
+/** RFC 3339 as Docker prints a build's time: `Sun Nov  1 00:00:00 2026`. */
+function formatBuildTime(text: string | undefined): string | undefined {
+  const date = text === undefined ? undefined : new Date(text);
+  if (date === undefined || Number.isNaN(date.getTime())) return text;
+  const [weekday = '', day = '', month = '', year = '', time = ''] = date.toUTCString().replace(',', '').split(' ');
+  return `${weekday} ${month} ${String(Number(day)).padStart(2)} ${time} ${year}`;
 }
