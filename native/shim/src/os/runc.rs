@@ -111,7 +111,7 @@ fn classify(message: &str) -> FailureCode {
     let says = |text: &str| message.contains(text);
     if says("no space left on device") || says("cannot allocate memory") || says("resource temporarily unavailable") {
         FailureCode::ResourceExhausted
-    } else if says("chdir to cwd") || says("mkdir cwd") || says("Cwd must be an absolute path") {
+    } else if says("chdir to cwd") || says("container init: mkdir /") || says("Cwd must be an absolute path") {
         FailureCode::BadWorkingDirectory
     } else if says("exec: \"") || says("exec /") {
         if says("permission denied") || says("is a directory") || says("not a directory") || says("exec format error") {
@@ -139,6 +139,10 @@ mod tests {
         assert_eq!(kind(r#"exec: "/etc/passwd": permission denied"#), FailureCode::CommandNotExecutable);
         assert_eq!(
             kind(r#"chdir to cwd ("/etc/passwd") set in config.json failed: not a directory"#),
+            FailureCode::BadWorkingDirectory
+        );
+        assert_eq!(
+            kind("error during container init: mkdir /etc/passwd: not a directory"),
             FailureCode::BadWorkingDirectory
         );
         assert_eq!(
