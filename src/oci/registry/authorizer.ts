@@ -67,6 +67,8 @@ export class Authorizer {
     if (basic === undefined) {
       throw new EngineError('unauthorized', `Get "${this.#options.registryUrl}/v2/": no basic auth credentials`);
     }
+    // Sent already: once more would only count as another wrong guess.
+    if (this.#authorization === basic) return false;
     this.#authorization = basic;
     return true;
   }

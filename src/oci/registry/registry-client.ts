@@ -16,6 +16,9 @@ export interface RegistryOptions {
   readonly userAgent?: string;
   /** Certificates per registry, laid out as Docker lays them out. Default `/etc/docker/certs.d`. */
   readonly certificatesDirectory?: string;
+  /** Proxy for registries that are not on this host: the daemon's `HTTPS_PROXY`, with its `NO_PROXY`. */
+  readonly proxy?: string | undefined;
+  readonly noProxy?: string | undefined;
   /** Default 4 MiB, the distribution specification's suggestion. */
   readonly maxManifestBytes?: number;
   readonly retry?: Partial<RetryPolicy>;
@@ -56,6 +59,8 @@ export class RegistryClient implements AsyncDisposable {
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
       userAgent: options.userAgent ?? 'bulkhead',
       certificatesDirectory: options.certificatesDirectory ?? '/etc/docker/certs.d',
+      proxy: options.proxy,
+      noProxy: options.noProxy,
     });
     // A bad mirror is a mistake of the operator: said at start, not at the first pull.
     endpointsOf('docker.io', { mirrors: this.#mirrors, insecureRegistries: this.#insecureRegistries });

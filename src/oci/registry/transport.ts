@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import { getCACertificates } from 'node:tls';
-import { Agent, request, type Dispatcher } from 'undici';
+import { Agent, EnvHttpProxyAgent, request, type Dispatcher } from 'undici';
 import { EngineError } from '../../core/errors.ts';
 import { isInsecureHost } from './endpoints.ts';
 import { readHostCertificates } from './host-certificates.ts';
@@ -16,6 +16,10 @@ export interface TransportOptions {
   readonly userAgent: string;
   /** Docker's `certs.d`: one directory per registry. */
   readonly certificatesDirectory: string;
+  /** URL of an HTTP proxy for registries that are not on this host. */
+  readonly proxy?: string | undefined;
+  /** Hosts to reach without it, in the form of `NO_PROXY`. */
+  readonly noProxy?: string | undefined;
 }
 
 export interface OutgoingRequest {
@@ -38,6 +42,7 @@ export interface IncomingResponse {
 }
 
 const MAX_REDIRECTS = 8;
+const UPLOAD_ANSWER_FACTOR = 20;
 const MAX_ERROR_BODY_BYTES = 64 * 1024;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
@@ -45,14 +50,14 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 export class RegistryTransport implements AsyncDisposable {
   readonly #options: TransportOptions;
   /** By what they trust: `insecure`, `system`, or a host with certificates of its own. */
-  readonly #agents = new Map<string, Agent>();
+  readonly #agents = new Map<string, Dispatcher>();
 
   constructor(options: TransportOptions) {
     this.#options = options;
   }
 
   /** Made at first use: reading the host's certificates takes tens of milliseconds that loopback registries need not pay. */
-  #agent(url: URL): Agent {
+  #agent(url: URL): Dispatcher {
     const own =
       url.protocol === 'https:' ? readHostCertificates(this.#options.certificatesDirectory, url.host) : undefined;
     const isInsecure = isInsecureHost(url.host, this.#options.insecureRegistries);
@@ -60,19 +65,28 @@ export class RegistryTransport implements AsyncDisposable {
     const known = this.#agents.get(key);
     if (known) return known;
     const system = isInsecure ? [] : [...getCACertificates('default'), ...getCACertificates('system')];
-    const { stallTimeoutMs, connectTimeoutMs } = this.#options;
-    const agent = new Agent({
+    const { stallTimeoutMs, connectTimeoutMs, proxy } = this.#options;
+    const tls = {
+      ...(isInsecure ? { rejectUnauthorized: false } : { ca: [...new Set([...system, ...(own?.authorities ?? [])])] }),
+      ...own?.client,
+    };
+    const options = {
       bodyTimeout: stallTimeoutMs,
       headersTimeout: stallTimeoutMs,
-      connect: {
-        timeout: connectTimeoutMs,
-        ...(isInsecure
-          ? { rejectUnauthorized: false }
-          : { ca: [...new Set([...system, ...(own?.authorities ?? [])])] }),
-        ...own?.client,
-      },
+      connect: { timeout: connectTimeoutMs, ...tls },
       maxHeaderSize: 64 * 1024,
-    });
+    };
+    // Registries on this host and those called insecure are near: a proxy is for the others.
+    const agent =
+      isInsecure || proxy === undefined
+        ? new Agent(options)
+        : new EnvHttpProxyAgent({
+            ...options,
+            httpProxy: proxy,
+            httpsProxy: proxy,
+            requestTls: tls,
+            ...noProxyOption(this.#options),
+          });
     this.#agents.set(key, agent);
     return agent;
   }
@@ -135,7 +149,11 @@ export class RegistryTransport implements AsyncDisposable {
           ...outgoing.headers,
           ...(authorization !== undefined && { authorization }),
         },
-        ...(outgoing.body && { body: outgoing.body() }),
+        // A registry answers an upload only when it has stored and checked all of it.
+        ...(outgoing.body && {
+          body: outgoing.body(),
+          headersTimeout: this.#options.stallTimeoutMs * UPLOAD_ANSWER_FACTOR,
+        }),
         ...(outgoing.signal && { signal: outgoing.signal }),
       });
       const headers = new Map<string, string>();
@@ -153,6 +171,10 @@ export class RegistryTransport implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#agents.values()].map((agent) => agent.destroy()));
   }
+}
+
+function noProxyOption({ noProxy }: TransportOptions): { noProxy?: string } {
+  return noProxy === undefined ? {} : { noProxy };
 }
 
 /** Lets the connection be reused where that is cheap and drops it where it is not. */
