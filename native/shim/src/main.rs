@@ -28,6 +28,8 @@ const RUNTIME_DIR_BYTES_MAX: usize = 80;
 const TERMINATION: Duration = Duration::from_secs(10);
 /// After the sandbox ended, how long the shim waits for a client, and for readers to take the rest.
 const LINGER: Duration = Duration::from_secs(10);
+/// What stopping may take altogether, its deadline included, before the shim gives up on it.
+const TERMINATION_MAX: Duration = Duration::from_secs(40);
 /// How long connections may take to close at the very end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -61,7 +63,7 @@ fn read_config(file: File) -> Result<SandboxConfig, Failure> {
     if text.len() as u64 > CONFIG_BYTES_MAX {
         return Err(invalid(format!("longer than {CONFIG_BYTES_MAX} bytes")));
     }
-    let config: SandboxConfig = serde_json::from_slice(&text).map_err(|cause| invalid(cause.to_string()))?;
+    let mut config: SandboxConfig = serde_json::from_slice(&text).map_err(|cause| invalid(cause.to_string()))?;
     if config.runtime_dir.len() > RUNTIME_DIR_BYTES_MAX || !Path::new(&config.runtime_dir).is_absolute() {
         let message = format!(
             "runtimeDir \"{}\" must be an absolute path of at most {RUNTIME_DIR_BYTES_MAX} bytes",
@@ -69,6 +71,10 @@ fn read_config(file: File) -> Result<SandboxConfig, Failure> {
         );
         return Err(invalid(message));
     }
+    // runc refuses a root whose path has a symbolic link in it, and /proc/self/mountinfo has none.
+    let canonical = std::fs::canonicalize(&config.runtime_dir)
+        .map_err(|cause| invalid(format!("runtimeDir \"{}\": {cause}", config.runtime_dir)))?;
+    config.runtime_dir = canonical.to_string_lossy().into_owned();
     Ok(config)
 }
 
@@ -189,8 +195,10 @@ async fn until_the_end(sandbox: &Sandbox, activity: &Activity) -> bool {
         () = released => false,
         () = hung_up => false,
         _ = async { tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () } } => {
-            if let Err(cause) = sandbox.stop(TERMINATION).await {
-                eprintln!("cannot stop: {cause}");
+            match tokio::time::timeout(TERMINATION_MAX, sandbox.stop(TERMINATION)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(cause)) => eprintln!("cannot stop: {cause}"),
+                Err(_) => eprintln!("cannot stop within {TERMINATION_MAX:?}"),
             }
             true
         }

@@ -4,8 +4,8 @@
 //! and the slowest reader has taken nothing for [`STALLED_READER`], that reader is cut off.
 
 use crate::framing::{HEADER_BYTES, Piece, encode_header};
-use bytes::{BufMut, Bytes, BytesMut};
 use bulkhead_protocol::{Failure, FailureCode};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -183,7 +183,10 @@ impl Output {
 
     /// No more will come.
     pub fn end(&self) {
-        self.lock().ended = true;
+        let mut ring = self.lock();
+        ring.ended = true;
+        ring.bytes.shrink_to_fit();
+        drop(ring);
         self.0.grew.notify_waiters();
     }
 
@@ -331,10 +334,7 @@ mod tests {
         output.push(&piece(1, b"put")).await;
         output.end();
         let only_stderr = Selection { stdout: false, ..ALL };
-        assert_eq!(
-            read_all(&mut output.reader(Some(0), only_stderr).unwrap()).await,
-            b"\x02\0\0\0\0\0\0\x03err"
-        );
+        assert_eq!(read_all(&mut output.reader(Some(0), only_stderr).unwrap()).await, b"\x02\0\0\0\0\0\0\x03err");
         let raw_stdout = Selection { stderr: false, raw: true, ..ALL };
         assert_eq!(read_all(&mut output.reader(Some(0), raw_stdout).unwrap()).await, b"output");
     }

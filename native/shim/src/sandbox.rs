@@ -141,6 +141,11 @@ impl Sandbox {
         process.begin_start()?;
         let started = self.0.wall.start_process(key).await;
         process.end_start(started.as_ref().ok().map(|started| started.pid));
+        if started.is_err() && !key.is_init() {
+            // What could not be started once is not kept: its descriptors are spent.
+            process.output.end();
+            self.lock().processes.remove(&map_key(key));
+        }
         let started = started?;
         if key.is_init() {
             self.0.phases.mark("process-started");

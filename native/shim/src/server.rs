@@ -152,7 +152,15 @@ fn no_content() -> Response<Answer> {
 
 async fn answer(request: Request<Incoming>, sandbox: &Sandbox, activity: &Activity) -> Response<Answer> {
     let open = activity.requests.open();
-    match route(request, sandbox, activity).await {
+    let answered = if request.method() == Method::POST {
+        // A task of its own: a client that goes away must not leave half of what it asked for.
+        let (sandbox, activity) = (sandbox.clone(), activity.clone());
+        let acting = tokio::spawn(async move { route(request, &sandbox, &activity).await });
+        acting.await.unwrap_or_else(|cause| Err(Failure::new(FailureCode::Internal, format!("the shim: {cause}"))))
+    } else {
+        route(request, sandbox, activity).await
+    };
+    match answered {
         Ok(mut response) => {
             response.body_mut()._open = Some(open);
             response

@@ -8,9 +8,7 @@ use crate::os::OsWall;
 use crate::phases::Phases;
 use crate::reaper::Reaper;
 use crate::vm::VmWall;
-use bulkhead_protocol::{
-    CreateContainer, CreateProcess, Exit, Failure, Resize, SandboxConfig, Started, WallConfig,
-};
+use bulkhead_protocol::{CreateContainer, CreateProcess, Exit, Failure, Resize, SandboxConfig, Started, WallConfig};
 use bytes::Bytes;
 use std::os::fd::OwnedFd;
 use std::time::Duration;

@@ -41,7 +41,8 @@ async fn output_exit_code_log_and_exit_record_agree() {
     let status = shim.stopped().await;
     assert_eq!(status.containers["c1"].exit.as_ref().unwrap().exit_code, 42);
     let phases: Vec<_> = status.phases.iter().map(|phase| phase.name.as_str()).collect();
-    for name in ["shim-started", "shim-ready", "container-created", "process-started", "first-output", "sandbox-ended"] {
+    for name in ["shim-started", "shim-ready", "container-created", "process-started", "first-output", "sandbox-ended"]
+    {
         assert!(phases.contains(&name), "{phases:?}");
     }
     shim.finish().await;
@@ -135,7 +136,9 @@ fn futures_stream(
     poll: impl FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<Bytes>> + Send + Unpin + 'static,
 ) -> impl futures_core::Stream<Item = Result<Frame<Bytes>, std::convert::Infallible>> + Send + 'static {
     struct Polled<F>(F);
-    impl<F: FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<Bytes>> + Unpin> futures_core::Stream for Polled<F> {
+    impl<F: FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<Bytes>> + Unpin> futures_core::Stream
+        for Polled<F>
+    {
         type Item = Result<Frame<Bytes>, std::convert::Infallible>;
         fn poll_next(
             mut self: std::pin::Pin<&mut Self>,
@@ -163,7 +166,11 @@ async fn a_writer_whose_process_reads_no_more_is_told_soon() {
 #[tokio::test]
 async fn a_terminal_has_its_size_and_takes_a_new_one() {
     let scratch = Scratch::new();
-    let mut container = scratch.container(&["sh", "-c", "tty; stty size; trap 'stty size; exit 7' WINCH; read line; while :; do sleep 0.1; done"]);
+    let mut container = scratch.container(&[
+        "sh",
+        "-c",
+        "trap 'stty size; exit 7' WINCH; tty; stty size; read line; while :; do sleep 0.1; done",
+    ]);
     container["spec"]["process"]["terminal"] = true.into();
     container["stdin"] = true.into();
     container["terminalSize"] = json!({ "height": 40, "width": 100 });
@@ -381,7 +388,11 @@ async fn layers_lie_over_each_other_and_writes_go_to_the_writable_part() {
 #[tokio::test]
 async fn sigterm_leaves_no_process_no_mount_and_no_directory() {
     let scratch = Scratch::new();
-    let mut shim = started(&scratch, &scratch.container(&["sh", "-c", "trap 'echo bye; exit 9' TERM; while :; do sleep 0.05; done"])).await;
+    let mut shim = started(
+        &scratch,
+        &scratch.container(&["sh", "-c", "trap 'echo bye; exit 9' TERM; while :; do sleep 0.05; done"]),
+    )
+    .await;
     let pid = shim.status().await.containers["c1"].pid;
     assert!(is_alive(pid));
     shim.signal(nix::sys::signal::SIGTERM);
@@ -400,6 +411,67 @@ async fn sigterm_leaves_no_process_no_mount_and_no_directory() {
 }
 
 #[tokio::test]
+async fn after_a_killed_shim_only_the_cgroup_is_left_to_clear() {
+    enter_bridged_namespace();
+    let scratch = Scratch::new();
+    let mut config = scratch.config();
+    config["network"] = network();
+    let mut shim = Shim::start(&scratch, &config).unwrap();
+    shim.create(&scratch.container(&["sh", "-c", "sleep 1000 & wait"])).await.unwrap();
+    let pid = shim.start_process("init").await.pid;
+    shim.signal(nix::sys::signal::SIGKILL);
+    assert!(!shim.wait_for_end().success());
+    let cgroup = std::path::PathBuf::from(format!("/sys/fs/cgroup/pids/bulkhead-shim-test-{}", &scratch.id[..12]));
+    let members = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+    assert!(members.lines().any(|member| member == pid.to_string()), "{members}");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::SIGKILL).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    let links =
+        || String::from_utf8(std::process::Command::new("ip").args(["-o", "link"]).output().unwrap().stdout).unwrap();
+    while is_alive(pid) || links().contains("bt-veth0") {
+        assert!(std::time::Instant::now() < deadline, "{}", links());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(scratch.path.to_str().unwrap()));
+    for controller in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+        let _ = std::fs::remove_dir(controller.unwrap().path().join(cgroup.file_name().unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_nothing_half_made() {
+    let scratch = Scratch::new();
+    let shim = Shim::start(&scratch, &scratch.config()).unwrap();
+    shim.post_and_leave("/v1/containers/c1", &scratch.container(&["sh", "-c", "exit 4"]));
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while shim.status().await.containers.is_empty() {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    shim.start_process("init").await;
+    assert_eq!(shim.wait("init").await.exit_code, 4);
+    shim.finish().await;
+}
+
+#[tokio::test]
+async fn a_read_only_root_with_files_of_its_own_is_read_only() {
+    let scratch = Scratch::new();
+    let mut container = scratch.container(&["sh", "-c", "cat /etc/hosts; touch /new || echo refused"]);
+    container["rootfs"]["readOnly"] = true.into();
+    container["ephemeral"] = true.into();
+    container["files"] = json!({ "/etc/hosts": "127.0.0.1 localhost\n" });
+    for _ in 0..2 {
+        let _ = std::fs::create_dir(scratch.path.join("run"));
+        let _ = std::fs::remove_file(scratch.path.join("state/container.log"));
+        let shim = started(&scratch, &container).await;
+        assert_eq!(shim.wait("init").await.exit_code, 0);
+        let text = scratch.logged_text();
+        assert!(text.contains("127.0.0.1 localhost\n") && text.contains("refused\n"), "{text}");
+        shim.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_container_that_was_never_started_ends_with_the_sandbox() {
     let scratch = Scratch::new();
     let shim = Shim::start(&scratch, &scratch.config()).unwrap();
@@ -407,8 +479,7 @@ async fn a_container_that_was_never_started_ends_with_the_sandbox() {
     let early = shim.request("POST", "/v1/sandbox/release", &Value::Null).await.unwrap_err();
     assert_eq!(early.code, FailureCode::WrongState);
     let deadline = json!({ "deadlineMs": 1000 });
-    let (exit, stopped) =
-        tokio::join!(shim.wait("init"), shim.request("POST", "/v1/sandbox/stop", &deadline));
+    let (exit, stopped) = tokio::join!(shim.wait("init"), shim.request("POST", "/v1/sandbox/stop", &deadline));
     stopped.unwrap();
     assert_eq!(exit.exit_code, 255);
     assert!(!exit.error.is_empty());
@@ -419,9 +490,7 @@ async fn a_container_that_was_never_started_ends_with_the_sandbox() {
 async fn bad_requests_are_refused_by_name() {
     let scratch = Scratch::new();
     let shim = Shim::start(&scratch, &scratch.config()).unwrap();
-    let code = async |method: &str, path: &str, body: Value| {
-        shim.request(method, path, &body).await.unwrap_err().code
-    };
+    let code = async |method: &str, path: &str, body: Value| shim.request(method, path, &body).await.unwrap_err().code;
     assert_eq!(code("POST", "/v1/containers/c%2f1", json!({})).await, FailureCode::InvalidRequest);
     assert_eq!(code("POST", "/v1/containers/c1", json!({ "spec": 1 })).await, FailureCode::InvalidRequest);
     assert_eq!(code("GET", "/v1/containers/c1/processes/init/output", Value::Null).await, FailureCode::NotFound);

@@ -51,7 +51,9 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut bytes = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut bytes {
-        *byte = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit()))
+        *byte = parts
+            .next()
+            .filter(|part| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit()))
             .and_then(|part| u8::from_str_radix(part, 16).ok())?;
     }
     parts.next().is_none().then_some(bytes)
@@ -73,11 +75,8 @@ fn create_here(plan: Option<&Plan<'_>>) -> Result<OwnedFd, Failure> {
     inside.bring_up(loopback).map_err(|cause| network_failure("bring up lo", &cause))?;
     if let Some((plan, mut host, bridge)) = host {
         let network = plan.network;
-        let peer = VethPeer {
-            name: &network.interface,
-            mac_address: plan.mac_address,
-            namespace: namespace.as_raw_fd(),
-        };
+        let peer =
+            VethPeer { name: &network.interface, mac_address: plan.mac_address, namespace: namespace.as_raw_fd() };
         host.create_veth(&network.host_interface, bridge, network.mtu, peer)
             .map_err(|cause| network_failure(&format!("make veth {}", network.host_interface), &cause))?;
         let name = network.interface.as_str();

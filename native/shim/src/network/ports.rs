@@ -122,9 +122,7 @@ fn bind_failure(binding: &PortBinding, cause: &std::io::Error) -> Failure {
     };
     let (code, cause) = match cause.kind() {
         ErrorKind::AddrInUse => (FailureCode::PortInUse, "address already in use".to_owned()),
-        ErrorKind::AddrNotAvailable => {
-            (FailureCode::InvalidRequest, "cannot assign requested address".to_owned())
-        }
+        ErrorKind::AddrNotAvailable => (FailureCode::InvalidRequest, "cannot assign requested address".to_owned()),
         _ => (FailureCode::Internal, cause.to_string()),
     };
     Failure::new(code, format!("failed to bind host port {place}: {cause}"))
@@ -152,6 +150,5 @@ async fn forward(mut client: TcpStream, target: SocketAddr) {
     };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    let _ =
-        tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER_BYTES, BUFFER_BYTES).await;
+    let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER_BYTES, BUFFER_BYTES).await;
 }

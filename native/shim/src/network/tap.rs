@@ -9,7 +9,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 // TUNSETIFF is _IOW('T', 202, int) but takes a `struct ifreq` (linux/if_tun.h), so the usual macro would check the wrong size.
-nix::ioctl_write_ptr_bad!(tun_set_interface, nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()), libc::ifreq);
+nix::ioctl_write_ptr_bad!(
+    tun_set_interface,
+    nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
+    libc::ifreq
+);
 
 /// Makes the tap, joins it to the bridge, and brings it up. It lives as long as the descriptor.
 pub fn create(network: &Network) -> Result<OwnedFd, Failure> {

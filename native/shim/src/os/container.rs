@@ -13,13 +13,17 @@ use bulkhead_protocol::{CreateContainer, CreateProcess, Exit, Failure, FailureCo
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::sync::Arc;
 use tokio::sync::watch;
+
+/// How long an init that waits for its start may take to wake.
+const INIT_WAKES_MS: u16 = 1000;
 
 /// A created container.
 pub struct Container {
@@ -27,6 +31,7 @@ pub struct Container {
     bundle: PathBuf,
     init_pid: u32,
     oom: Option<OomCounter>,
+    has_hooks: bool,
     /// Numbers the files of further processes.
     processes: AtomicU32,
 }
@@ -62,9 +67,14 @@ impl Container {
     ) -> Result<(Self, Arc<OsProcess>), Failure> {
         // Twelve digits keep the socket's path short; two containers of one sandbox do not share them by chance.
         let bundle = runtime_dir.join(id.get(..12).unwrap_or(id));
+        fs::create_dir(&bundle).map_err(|cause| {
+            Failure::new(FailureCode::Internal, format!("container {id}: cannot make {}: {cause}", bundle.display()))
+        })?;
         let created =
             Self::create_in(id, request, bundle.clone(), runtime_dir, network_namespace, runc, reaper, phases).await;
         if created.is_err() {
+            // Mostly there is nothing to delete: runc undoes what it could not finish.
+            let _ = runc.call(["delete", "--force", id]).await;
             remove_bundle(&bundle);
         }
         created
@@ -85,7 +95,7 @@ impl Container {
             Failure::new(FailureCode::Internal, format!("container {id}: cannot {what}: {cause}"))
         };
         let root = bundle.join("rootfs");
-        fs::create_dir_all(&root).map_err(|cause| failed("make its bundle", &cause))?;
+        fs::create_dir(&root).map_err(|cause| failed("make its bundle", &cause))?;
         mounts::mount_root(&request.rootfs, request.ephemeral, &runtime_dir.join("empty"), &root)?;
         phases.mark("root-mounted");
         let files = write_files(&bundle, request).map_err(|cause| failed("write its files", &cause))?;
@@ -106,6 +116,7 @@ impl Container {
             bundle,
             init_pid: child.pid,
             oom: OomCounter::of_process(child.pid),
+            has_hooks: !spec["hooks"].is_null(),
             processes: AtomicU32::new(0),
         };
         process.follow(child, container.oom.clone());
@@ -114,7 +125,9 @@ impl Container {
 
     /// Lets the init process go.
     pub async fn start(&self, init: &OsProcess, runc: &Runc) -> Result<Started, Failure> {
-        runc.call(["start", self.id.as_str()]).await?;
+        if self.has_hooks || !release_init(&runc.root().join(&self.id).join("exec.fifo")) {
+            runc.call(["start", self.id.as_str()]).await?;
+        }
         let mut running = init.lock();
         running.started = true;
         Ok(Started { pid: running.pid })
@@ -190,7 +203,13 @@ impl OsProcess {
         let pidfd = running.pidfd.as_ref().ok_or_else(not_running)?;
         // SAFETY: plain system call; the descriptor is open as long as `running` is locked.
         let outcome = unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                pidfd.as_raw_fd(),
+                signal,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
         };
         if outcome == 0 {
             return Ok(());
@@ -285,6 +304,21 @@ async fn launch(
     running.pid = pid;
     running.pidfd = pidfd;
     Ok(child)
+}
+
+/// Does what `runc start` does where there are no hooks, without another process (measured: 10 ms less of a start): a
+/// created init waits in `open` of this fifo for a reader, and the fifo's absence means "running" to later calls of runc
+/// (libcontainer `container_linux.go`, `exec` and `runType`). False if it is not as expected; then runc is to be asked.
+fn release_init(fifo: &Path) -> bool {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(fifo);
+    let Ok(file) = opened else { return false };
+    if !file.metadata().is_ok_and(|facts| facts.file_type().is_fifo()) {
+        return false;
+    }
+    // The open has woken the init; only what it writes shows that it was there.
+    let mut ready = [nix::poll::PollFd::new(file.as_fd(), nix::poll::PollFlags::POLLIN)];
+    let arrived = matches!(nix::poll::poll(&mut ready, INIT_WAKES_MS), Ok(1..));
+    arrived && (&file).read(&mut [0; 1]).is_ok_and(|length| length == 1) && fs::remove_file(fifo).is_ok()
 }
 
 fn pidfd_open(pid: u32) -> Option<OwnedFd> {

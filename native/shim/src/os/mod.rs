@@ -62,9 +62,8 @@ impl OsWall {
         let NetworkHandle::Namespace(network) = context.network else {
             return Err(Failure::new(FailureCode::Internal, "the os wall needs a network namespace"));
         };
-        std::fs::create_dir_all(runtime_dir.join("empty")).map_err(|cause| {
-            Failure::new(FailureCode::Internal, format!("{}: {cause}", runtime_dir.display()))
-        })?;
+        std::fs::create_dir_all(runtime_dir.join("empty"))
+            .map_err(|cause| Failure::new(FailureCode::Internal, format!("{}: {cause}", runtime_dir.display())))?;
         Ok(Self {
             runc: Runc::new(&os.runc_path, &runtime_dir, context.reaper.clone()),
             runtime_dir,
@@ -152,13 +151,9 @@ impl OsWall {
     pub async fn wait(&self, key: &ProcessKey) -> Exit {
         let exit = match self.process(key) {
             Ok(process) => process.wait().await,
-            Err(failure) => Exit {
-                exit_code: 255,
-                oom_killed: false,
-                finished_at_ns: 0,
-                error: failure.message,
-                output_bytes: 0,
-            },
+            Err(failure) => {
+                Exit { exit_code: 255, oom_killed: false, finished_at_ns: 0, error: failure.message, output_bytes: 0 }
+            }
         };
         if !key.is_init() {
             lock(&self.processes).remove(key);

@@ -6,7 +6,7 @@ use nix::sched::{CloneFlags, unshare};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Layers of an overlay; the kernel takes 500, but the option string must fit into one page.
 const LAYERS_MAX: usize = 127;
@@ -74,15 +74,15 @@ pub fn mount_root(rootfs: &Rootfs, ephemeral: bool, empty: &Path, target: &Path)
 /// Detaches every mount below a directory in this mount namespace.
 pub fn unmount_below(directory: &Path) {
     let Ok(table) = fs::read_to_string("/proc/self/mountinfo") else { return };
-    let mut targets: Vec<&Path> = table
+    let mut targets: Vec<PathBuf> = table
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
-        .map(Path::new)
-        .filter(|target| target.starts_with(directory) && *target != directory)
+        .map(|target| PathBuf::from(target.replace("\\040", " ")))
+        .filter(|target| target.starts_with(directory) && target != directory)
         .collect();
     targets.reverse();
     for target in targets {
-        if let Err(cause) = umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        if let Err(cause) = umount2(&target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             eprintln!("cannot unmount {}: {cause}", target.display());
         }
     }

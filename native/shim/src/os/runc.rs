@@ -60,9 +60,10 @@ impl Runc {
             .stdin(or_null(stdio.stdin))
             .stdout(or_null(stdio.stdout))
             .stderr(or_null(stdio.stderr));
-        let child = self.reaper.spawn(&mut command).map_err(|cause| {
-            Failure::new(FailureCode::Internal, format!("cannot run {}: {cause}", self.program))
-        })?;
+        let child = self
+            .reaper
+            .spawn(&mut command)
+            .map_err(|cause| Failure::new(FailureCode::Internal, format!("cannot run {}: {cause}", self.program)))?;
         Ok(Call { child, log })
     }
 

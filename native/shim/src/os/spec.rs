@@ -16,11 +16,7 @@ pub struct Place<'a> {
 }
 
 /// The `config.json` for runc.
-pub fn container_spec(
-    request: &CreateContainer,
-    accounts: &AccountFiles,
-    place: &Place<'_>,
-) -> Result<Value, Failure> {
+pub fn container_spec(request: &CreateContainer, accounts: &AccountFiles, place: &Place<'_>) -> Result<Value, Failure> {
     let mut spec = request.spec.clone();
     let object = spec.as_object_mut().ok_or_else(|| invalid("spec is no object"))?;
     object.insert("root".into(), json!({ "path": place.root, "readonly": request.rootfs.read_only }));

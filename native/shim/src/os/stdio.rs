@@ -10,8 +10,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
@@ -79,8 +79,7 @@ impl ProcessStdio {
         for (stream, slot) in [(1, &mut child.stdout), (2, &mut child.stderr)] {
             let (ours, theirs) = pipe()?;
             *slot = Some(theirs);
-            let reading =
-                read(watched(ours, Interest::READABLE)?, stream, sender.clone(), stdio.ended.subscribe());
+            let reading = read(watched(ours, Interest::READABLE)?, stream, sender.clone(), stdio.ended.subscribe());
             tokio::spawn(reading);
         }
         Ok((stdio, child))

@@ -181,7 +181,8 @@ mod tests {
 
     fn files() -> AccountFiles {
         AccountFiles {
-            passwd: "root:x:0:0:root:/root:/bin/sh\nmail:x:8:12:mail:/var/mail:\n\nodd:x:1000:1000\n7:x:9:9::/seven:".into(),
+            passwd: "root:x:0:0:root:/root:/bin/sh\nmail:x:8:12:mail:/var/mail:\n\nodd:x:1000:1000\n7:x:9:9::/seven:"
+                .into(),
             group: "root:x:0:root\nbin:x:1:root,daemon\nmail:x:12:\nwheel:x:10:mail,root".into(),
         }
     }

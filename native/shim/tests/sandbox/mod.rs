@@ -27,8 +27,8 @@ pub struct Scratch {
 
 impl Scratch {
     pub fn new() -> Self {
-        let id = format!("{:032x}{:032x}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed) + 1);
-        let id: String = id.chars().rev().collect();
+        // Unlike among the first twelve digits, which name the cgroup and the bundle.
+        let id = format!("{:06x}{:06x}{:052}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed), 0);
         let path = std::env::temp_dir().join(format!("bs-{}", &id[..12]));
         let _ = fs::remove_dir_all(&path);
         for name in ["run", "state", "writable", "layer"] {
@@ -49,12 +49,35 @@ impl Scratch {
         }
         fs::copy("/bin/busybox", layer.join("bin/busybox")).unwrap();
         for applet in [
-            "sh", "cat", "echo", "sleep", "sha256sum", "stty", "id", "head", "yes", "nc", "httpd", "wget", "true", "kill",
-            "dd", "ip", "hostname", "seq", "tty", "mount", "tail", "ls", "touch", "grep",
+            "sh",
+            "cat",
+            "echo",
+            "sleep",
+            "sha256sum",
+            "stty",
+            "id",
+            "head",
+            "yes",
+            "nc",
+            "httpd",
+            "wget",
+            "true",
+            "kill",
+            "dd",
+            "ip",
+            "hostname",
+            "seq",
+            "tty",
+            "mount",
+            "tail",
+            "ls",
+            "touch",
+            "grep",
         ] {
             let _ = std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet));
         }
-        fs::write(layer.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/home/web:/bin/sh\n").unwrap();
+        fs::write(layer.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/home/web:/bin/sh\n")
+            .unwrap();
         fs::write(layer.join("etc/group"), "root:x:0:\nweb:x:1001:\nstaff:x:50:web\n").unwrap();
         self.text("layer")
     }
@@ -114,7 +137,11 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("shim log of {}:\n{}", self.id, fs::read_to_string(self.path.join("shim.log")).unwrap_or_default());
+            eprintln!(
+                "shim log of {}:\n{}",
+                self.id,
+                fs::read_to_string(self.path.join("shim.log")).unwrap_or_default()
+            );
         }
         let _ = fs::remove_dir_all(&self.path);
     }
@@ -196,6 +223,14 @@ impl Shim {
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         if status.is_success() { Ok(body) } else { Err(serde_json::from_slice(&body).unwrap()) }
+    }
+
+    /// Sends a whole request and hangs up without waiting for the answer.
+    pub fn post_and_leave(&self, path: &str, body: &Value) {
+        let body = body.to_string();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: shim\r\ncontent-length: {}\r\n\r\n", body.len());
+        let mut stream = std::os::unix::net::UnixStream::connect(&self.socket).unwrap();
+        stream.write_all((head + &body).as_bytes()).unwrap();
     }
 
     pub async fn create(&self, body: &Value) -> Result<Bytes, Failure> {
@@ -297,9 +332,9 @@ pub fn demultiplex(mut framed: &[u8]) -> (String, String) {
 /// A network namespace for the calling thread, with a bridge that has the gateway's address.
 pub fn enter_bridged_namespace() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-    for line in [
-        "link set lo up", "link add br-test type bridge", "addr add 10.99.0.1/24 dev br-test", "link set br-test up",
-    ] {
+    for line in
+        ["link set lo up", "link add br-test type bridge", "addr add 10.99.0.1/24 dev br-test", "link set br-test up"]
+    {
         assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success());
     }
 }
