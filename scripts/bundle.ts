@@ -1,38 +1,69 @@
-import { build } from 'esbuild';
+import { build, type BuildOptions, type Plugin } from 'esbuild';
 import { rm } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 
 /*
- * Bundles the program into `build/`: `bulkhead.mjs` is the entry, what it loads lazily (the daemon, each command) lies beside it in `chunks/`, so
- * that the CLI starts without reading the daemon. One file for all would be parsed whole at every start.
+ * Bundles the program into `build/`:
+ * - `bulkhead.mjs`, the CLI in one file: its commands are evaluated when they are called, but no further file is opened on the way to them;
+ * - `help.mjs`, the help pages with yargs, which are rarely wanted and slow to load;
+ * - `daemon.mjs` and `doctor.mjs` with what they share in `chunks/`.
+ * Separate runs of esbuild, because one run with splitting puts what two entries have in common (all of zod) into a file that both must load.
  */
 
 const root = fileURLToPath(new URL('../', import.meta.url));
-const outdir = `${root}build`;
 
-await rm(`${outdir}/chunks`, { recursive: true, force: true });
-const result = await build({
+/** Modules that are bundles of their own, by the end of their path. */
+const SEPARATE: Readonly<Record<string, string>> = {
+  './help.ts': './help.mjs',
+  './daemon/command.ts': './daemon.mjs',
+  './daemon/doctor.ts': './doctor.mjs',
+};
+
+const separateBundles: Plugin = {
+  name: 'separate-bundles',
+  setup: (context) => {
+    context.onResolve({ filter: /^\.\/(help|daemon\/command|daemon\/doctor)\.ts$/ }, ({ path, kind }) => {
+      const target = SEPARATE[path];
+      return kind === 'dynamic-import' && target !== undefined ? { path: target, external: true } : undefined;
+    });
+  },
+};
+
+const shared: BuildOptions = {
   absWorkingDir: root,
-  entryPoints: { bulkhead: 'src/main.ts' },
-  outdir,
+  outdir: 'build',
   outExtension: { '.js': '.mjs' },
-  chunkNames: 'chunks/[name]-[hash]',
   bundle: true,
-  splitting: true,
   platform: 'node',
   target: 'node24',
   format: 'esm',
   minifySyntax: true,
   minifyWhitespace: true,
-  keepNames: false,
   legalComments: 'linked',
-  // koffi is a native module and finds its binary beside itself; pino starts worker threads from files of its own.
-  external: ['koffi', 'pino'],
-  // CommonJS dependencies call require; ES modules have none.
-  banner: { js: "import{createRequire as bulkheadRequire}from'node:module';const require=bulkheadRequire(import.meta.url);" },
   metafile: true,
   logLevel: 'warning',
-});
-for (const [path, { bytes, entryPoint }] of Object.entries(result.metafile.outputs)) {
-  if (path.endsWith('bulkhead.mjs') || entryPoint === 'src/daemon/command.ts') console.log(`${path} ${(bytes / 1024).toFixed(1)} KiB`);
+};
+
+/** CommonJS dependencies call require; ES modules have none. */
+const requireBanner = { js: "import{createRequire as bulkheadRequire}from'node:module';const require=bulkheadRequire(import.meta.url);" };
+
+await rm(`${root}build/chunks`, { recursive: true, force: true });
+const results = await Promise.all([
+  build({ ...shared, metafile: true, entryPoints: { bulkhead: 'src/main.ts' }, plugins: [separateBundles] }),
+  build({ ...shared, metafile: true, entryPoints: { help: 'src/cli/help.ts' }, plugins: [separateBundles], banner: requireBanner }),
+  build({
+    ...shared,
+    metafile: true,
+    entryPoints: { daemon: 'src/daemon/command.ts', doctor: 'src/daemon/doctor.ts' },
+    splitting: true,
+    chunkNames: 'chunks/[name]-[hash]',
+    banner: requireBanner,
+    // koffi is a native module and finds its binary beside itself; pino starts worker threads from files of its own.
+    external: ['koffi', 'pino'],
+  }),
+]);
+for (const { metafile } of results) {
+  for (const [path, { bytes, entryPoint }] of Object.entries(metafile.outputs)) {
+    if (entryPoint?.startsWith('src/') === true) console.log(`${path} ${(bytes / 1024).toFixed(1)} KiB`);
+  }
 }

@@ -4,7 +4,7 @@ import type { FlagTable, FlagValues } from './flags/flag-table.ts';
 
 /** What a command gets of the world. */
 export interface CommandContext {
-  /** Made at the first call; the daemon is not asked for anything by that. */
+  /** Made at the first call; the daemon is not asked for anything by that. Not for offline commands. */
   client(): BulkheadClient;
   readonly stdin: Readable & { readonly isTTY?: boolean };
   readonly stdout: Writable & { readonly isTTY?: boolean; readonly columns?: number };
@@ -27,6 +27,8 @@ export interface Command<Table extends FlagTable = FlagTable> {
   readonly arity: { readonly min: number; readonly max?: number };
   /** False: everything after the first word belongs to the program to be run. Default true. */
   readonly interspersed?: boolean;
+  /** True: no daemon is asked, so the client need not be loaded. */
+  isOffline?(flags: FlagValues<Table>): boolean;
   /** Resolves with the exit code; undefined is 0. */
   run(context: CommandContext, flags: FlagValues<Table>, words: readonly string[]): Promise<number | void>;
 }

@@ -1,4 +1,4 @@
-import { ApiError } from '../client/index.ts';
+import { ApiError } from '../client/api-error.ts';
 import { EngineError, type ErrorCode } from '../core/errors.ts';
 import { UsageError } from './flags/parse-flags.ts';
 

@@ -1,4 +1,4 @@
-import { connect, type BulkheadClient } from '../client/index.ts';
+import type { BulkheadClient, connect } from '../client/index.ts';
 import { CATALOGUE, findClosestName, findCommand, GROUPS, type CatalogueEntry } from './catalogue.ts';
 import type { Command, CommandContext, ExternalCommand } from './command.ts';
 import { describeError, exitCodeOf, ExitRequest, EXIT_RUN_FAILED, EXIT_USAGE } from './exit-code.ts';
@@ -62,6 +62,7 @@ async function runCommand(surroundings: Surroundings, flags: GlobalFlags, entry:
     }
     checkArity(command, spelled, parsed.words.length);
     let client: BulkheadClient | undefined;
+    const connectLoaded: typeof connect | undefined = command.isOffline?.(parsed.flags) === true ? undefined : (await import('../client/index.ts')).connect;
     const context: CommandContext = {
       // Read when they are needed: opening stdin costs time, and a stdin that was opened is no longer the child's alone.
       get stdin() {
@@ -75,7 +76,10 @@ async function runCommand(surroundings: Surroundings, flags: GlobalFlags, entry:
       },
       environment: surroundings.environment,
       configDirectory: configDirectoryOf(flags, surroundings.environment),
-      client: () => (client ??= connect(planConnection(flags, surroundings.environment))),
+      client: () => {
+        if (connectLoaded === undefined) throw new Error(`bulkhead ${spelled} said that it asks no daemon, and did`);
+        return (client ??= connectLoaded(planConnection(flags, surroundings.environment)));
+      },
     };
     try {
       return (await command.run(context, parsed.flags, parsed.words)) ?? 0;

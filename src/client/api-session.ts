@@ -4,10 +4,9 @@ import * as z from 'zod/mini';
 import { EngineError } from '../core/errors.ts';
 import { discard, exchange, exchangeJson, hijack, type ExchangeOptions } from './http-exchange.ts';
 import { readJsonLines } from './json-lines.ts';
+import { NEWEST_API_VERSION } from './newest-api-version.ts';
 import type { Transport } from './transport.ts';
 
-/** The newest version of the Docker Engine API this client speaks. */
-export const NEWEST_API_VERSION = '1.51';
 /** A daemon that does not tell its version is this old. */
 const OLDEST_API_VERSION = '1.24';
 

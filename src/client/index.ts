@@ -19,7 +19,7 @@
  */
 export { ApiError } from './api-error.ts';
 export { BulkheadClient, connect, type ConnectOptions } from './bulkhead-client.ts';
-export { NEWEST_API_VERSION } from './api-session.ts';
+export { NEWEST_API_VERSION } from './newest-api-version.ts';
 export type { CallOptions, Filters } from './call-options.ts';
 export type { ContainerClient, AttachRequest, LogsRequest, StopRequest } from './container-client.ts';
 export type { ImageClient, ProgressMessages } from './image-client.ts';

@@ -16,6 +16,7 @@ export const completionCommand = defineCommand({
   usage: 'bash',
   flags: {},
   arity: { min: 1, max: 1 },
+  isOffline: () => true,
   async run(context, _flags, [shell = '']) {
     if (shell !== 'bash') throw new UsageError(`no completion for ${shell}: only bash is supported`);
     context.stdout.write(BASH_SCRIPT);

@@ -27,7 +27,7 @@ export const networkListCommand = defineCommand({
       return;
     }
     const rows = sorted.map((network) => ({
-      CreatedAt: network.Created,
+      CreatedAt: network.Created.replace('T', ' ').replace(/Z$/, ' +0000 UTC'),
       Driver: network.Driver,
       ID: idOf(network.Id),
       IPv4: String(network.EnableIPv4),

@@ -24,7 +24,8 @@ export const portCommand = defineCommand({
   },
 });
 
-/** `9/tcp` before `80/tcp`. */
+/** `9/tcp` before `80/tcp`; `0.0.0.0` before `[::]`. */
 function compareNaturally(left: string, right: string): number {
-  return left.localeCompare(right, 'en', { numeric: true });
+  const padded = (text: string): string => text.replace(/\d+/g, (digits) => digits.padStart(10, '0'));
+  return padded(left) < padded(right) ? -1 : padded(left) > padded(right) ? 1 : 0;
 }

@@ -1,7 +1,7 @@
-import { NEWEST_API_VERSION, type VersionAnswer } from '../../client/index.ts';
+import type { VersionAnswer } from '../../client/index.ts';
+import { NEWEST_API_VERSION } from '../../client/newest-api-version.ts';
 import { defineCommand } from '../command.ts';
 import { describeError, exitCodeOf } from '../exit-code.ts';
-import { formatValue } from '../render/format-rows.ts';
 import { alignTable } from '../render/table.ts';
 import { BULKHEAD_VERSION } from '../version.ts';
 
@@ -12,6 +12,7 @@ export const versionCommand = defineCommand({
     format: { kind: 'string', short: 'f', summary: "'json' or a Go template", value: 'format' },
   },
   arity: { min: 0, max: 0 },
+  isOffline: (flags) => flags.client === true,
   async run(context, flags) {
     const client: Record<string, unknown> = {
       Platform: { Name: 'Bulkhead' },
@@ -32,8 +33,10 @@ export const versionCommand = defineCommand({
         failure = error;
       }
     }
-    if (flags.format !== undefined) context.stdout.write(`${formatValue({ Client: client, Server: server }, flags.format)}\n`);
-    else context.stdout.write(formatClient(client) + (server === null ? '' : `\n${formatServer(server)}`));
+    if (flags.format !== undefined) {
+      const { formatValue } = await import('../render/format-rows.ts');
+      context.stdout.write(`${formatValue({ Client: client, Server: server }, flags.format)}\n`);
+    } else context.stdout.write(formatClient(client) + (server === null ? '' : `\n${formatServer(server)}`));
     if (failure === undefined) return 0;
     context.stderr.write(`${describeError(failure)}\n`);
     return exitCodeOf(failure);

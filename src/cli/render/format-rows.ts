@@ -2,6 +2,7 @@ import { evaluateTemplate } from '../go-template/evaluate-template.ts';
 import { parseTemplate } from '../go-template/parse-template.ts';
 import { TemplateError, type TemplateNode } from '../go-template/syntax.ts';
 import type { TemplateFunction } from '../go-template/template-functions.ts';
+import { toJson } from '../go-template/template-values.ts';
 import { alignTable } from './table.ts';
 
 /** A row's members by the names that templates use; functions are methods. */
@@ -27,11 +28,22 @@ export function formatRows(rows: readonly Row[], { format, defaultTable, headers
   const isTable = /^table\s/.test(chosen);
   const source = isTable ? chosen.replace(/^table\s+/, '') : chosen.trim() === 'json' ? '{{json .}}' : chosen;
   const template = compileFormat(source);
-  const lines = rows.map((row) => evaluateTemplate(template, row));
+  const lines = rows.map((row) => {
+    try {
+      return evaluateTemplate(template, row, { json: (value) => (value === row ? escapeMarkup(toJson(row)) : toJson(value)) });
+    } catch (error) {
+      throw error instanceof TemplateError ? new TemplateError(`failed to execute template: ${error.message}`, { cause: error }) : error;
+    }
+  });
   if (!isTable) return lines.map((line) => `${line}\n`).join('');
   const label: TemplateFunction = (name) => String(name).split('.').at(-1)?.replace(/[-_]/g, ' ') ?? '';
   const head = evaluateTemplate(template, { ...headers, Label: label }, HEADER_FUNCTIONS);
   return `${alignTable([head, ...lines])}\n`;
+}
+
+/** Go's encoder escapes these in a row as a whole, but not in a single member; Docker's users see both. */
+function escapeMarkup(json: string): string {
+  return json.replaceAll('<', '\\u003c').replaceAll('>', '\\u003e').replaceAll('&', '\\u0026');
 }
 
 /** Reads a format; `\t` and `\n` written out are what they stand for. */
