@@ -7,7 +7,7 @@ import { ApiReply } from './api-reply.ts';
 import { hasBody, readQuery, type ApiRequest } from './api-request.ts';
 import { compareVersions, MAXIMUM_API_VERSION, MINIMUM_API_VERSION, negotiateVersion } from './api-version.ts';
 import { describeCauses, statusOfError } from './error-status.ts';
-import { serveHijack, type HijackedStreams } from './hijack.ts';
+import { serveHijack, type HijackedStreams, type HijackOptions } from './hijack.ts';
 import type { HijackRoute, OrdinaryRoute, RouteMatch, RouteTable } from './route.ts';
 import { readUpgradeBody } from './upgrade-body.ts';
 
@@ -74,16 +74,9 @@ export class Dispatcher {
       this.#failUpgrade(thrown, incoming, connection, gone.signal);
       return;
     }
-    if (connection.destroyed) {
-      streams.output.destroy();
-      streams.close();
-      return;
-    }
-    await serveHijack(connection, streams, {
+    await this.#serveStreams(incoming, connection, streams, {
       isUpgrade: true,
       version: request.version,
-      headers: this.#headers,
-      userAgent: incoming.headers['user-agent'] ?? '',
       clientBytes: connection,
     });
   }
@@ -99,13 +92,25 @@ export class Dispatcher {
     connection.on('error', (error) =>
       this.#context.logger.debug({ error: error.message }, 'hijacked connection failed'),
     );
-    await serveHijack(connection, streams, {
+    await this.#serveStreams(incoming, connection, streams, {
       isUpgrade: false,
       version: request.version,
-      headers: this.#headers,
-      userAgent: incoming.headers['user-agent'] ?? '',
       clientBytes: isChunked ? incoming : connection,
     });
+  }
+
+  async #serveStreams(
+    incoming: http.IncomingMessage,
+    connection: Duplex,
+    streams: HijackedStreams,
+    options: Pick<HijackOptions, 'isUpgrade' | 'version' | 'clientBytes'>,
+  ): Promise<void> {
+    const userAgent = incoming.headers['user-agent'] ?? '';
+    try {
+      await serveHijack(connection, streams, { ...options, headers: this.#headers, userAgent });
+    } catch (thrown) {
+      this.#log(toEngineError(thrown, 'the stream broke'), incoming, { isGone: false });
+    }
   }
 
   async #handle(route: OrdinaryRoute, request: ApiRequest, reply: ApiReply): Promise<void> {
@@ -144,7 +149,7 @@ export class Dispatcher {
     gone: AbortSignal,
   ): void {
     const error = toEngineError(thrown);
-    this.#log(error, incoming, gone);
+    this.#log(error, incoming, { isGone: gone.aborted });
     if (gone.aborted || response.destroyed || response.writableEnded) return;
     if (reply.isStarted) {
       reply.cut();
@@ -159,7 +164,7 @@ export class Dispatcher {
 
   #failUpgrade(thrown: unknown, incoming: http.IncomingMessage, connection: Duplex, gone: AbortSignal): void {
     const error = toEngineError(thrown);
-    this.#log(error, incoming, gone);
+    this.#log(error, incoming, { isGone: gone.aborted });
     const status = statusOfError(error);
     const body = Buffer.from(`${JSON.stringify({ message: error.message })}\n`);
     const headers = {
@@ -175,9 +180,9 @@ export class Dispatcher {
     connection.once('end', () => connection.destroy());
   }
 
-  #log(error: EngineError, incoming: http.IncomingMessage, gone: AbortSignal): void {
+  #log(error: EngineError, incoming: http.IncomingMessage, { isGone }: { isGone: boolean }): void {
     const facts = { method: incoming.method, url: incoming.url, code: error.code, message: error.message };
-    if (gone.aborted || error.code === 'cancelled') this.#context.logger.debug(facts, 'client went away');
+    if (isGone || error.code === 'cancelled') this.#context.logger.debug(facts, 'client went away');
     else if (statusOfError(error) < 500) this.#context.logger.debug(facts, 'request refused');
     else
       this.#context.logger.error({ ...facts, details: error.details, causes: describeCauses(error) }, 'request failed');

@@ -33,8 +33,13 @@ const LINGER_MS = 10_000;
 const DOCKER_PY_AGENT = /^docker-sdk-python\b/;
 const DOCKER_PY_PAUSE_MS = 20;
 
-/** Turns the connection into the container's streams, until both sides are done. Resolves when the connection is closed. */
+/** Turns the connection into the container's streams, until both sides are done and it is closed. Throws what broke the output. */
 export async function serveHijack(connection: Duplex, streams: HijackedStreams, options: HijackOptions): Promise<void> {
+  if (connection.destroyed) {
+    streams.output.destroy();
+    streams.close();
+    return;
+  }
   const closed = new Promise<void>((resolve) => connection.once('close', resolve));
   let lingering: NodeJS.Timeout | undefined;
   connection.once('close', () => {
@@ -42,7 +47,11 @@ export async function serveHijack(connection: Duplex, streams: HijackedStreams, 
     streams.output.destroy();
     streams.close();
   });
-  streams.output.on('error', () => connection.destroy());
+  let failure: Error | undefined;
+  streams.output.on('error', (error) => {
+    failure = error;
+    connection.destroy();
+  });
   streams.output.once('end', () => {
     lingering = setTimeout(() => connection.destroy(), LINGER_MS);
   });
@@ -57,6 +66,7 @@ export async function serveHijack(connection: Duplex, streams: HijackedStreams, 
   if (connection.destroyed) streams.output.destroy();
   else streams.output.pipe(connection);
   await closed;
+  if (failure !== undefined) throw failure;
 }
 
 /** End of the client's half is end of stdin, and output goes on. Once nobody reads stdin, what still comes is read and dropped. */

@@ -240,6 +240,24 @@ test('docker-py, which drops what comes with the headers, gets a replay 20 ms af
   t.true((writes[1]?.atMs ?? 0) - (writes[0]?.atMs ?? 0) >= 19);
 });
 
+test('output that breaks cuts the connection and is reported, and a connection that is gone closes the attachment', async (t) => {
+  let closes = 0;
+  const serve = async (connection: Duplex, output: Readable): Promise<void> =>
+    serveHijack(
+      connection,
+      { tty: true, output, input: undefined, close: () => void (closes += 1) },
+      { isUpgrade: true, version: '1.51', headers: {}, userAgent: '', clientBytes: connection },
+    );
+  const connection = new Duplex({ read: () => undefined, write: (_chunk, _encoding, done) => done() });
+  const broken = new Readable({ read: () => void broken.destroy(new Error('shim is gone')) });
+  await t.throwsAsync(serve(connection, broken), { message: 'shim is gone' });
+  t.true(connection.destroyed);
+  const unread = new Readable({ read: () => undefined });
+  await serve(connection, unread);
+  t.true(unread.destroyed);
+  t.is(closes, 2);
+});
+
 test("docker run -it is raw both ways and sends the terminal's size", async (t) => {
   await using daemon = await startFakeDaemon();
   // script(1) gives the CLI a terminal of its own.
