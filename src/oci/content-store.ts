@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { renameSync } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { digestOfBytes, hexOfDigest, isDigest, type Digest } from '../core/digest.ts';
@@ -9,18 +10,19 @@ import { Pins } from './pins.ts';
 
 /** Blobs by digest, as pulled: `blobs/sha256/HEX`. A file there is complete and verified; what is not yet, is in `blobs/ingest`. */
 export class ContentStore {
-  readonly pins = new Pins<Digest>();
+  readonly pins: Pins<Digest>;
   readonly #directory: string;
   readonly #ingest: string;
 
-  private constructor(root: string) {
+  private constructor(root: string, onFree: (digests: readonly Digest[]) => void) {
+    this.pins = new Pins(onFree);
     this.#directory = join(root, 'blobs', 'sha256');
     this.#ingest = join(root, 'blobs', 'ingest');
   }
 
   /** Creates the directories and sweeps what an interrupted pull of an earlier daemon left. */
-  static async open(root: string): Promise<ContentStore> {
-    const store = new ContentStore(root);
+  static async open(root: string, onFree: (digests: readonly Digest[]) => void): Promise<ContentStore> {
+    const store = new ContentStore(root, onFree);
     try {
       await rm(store.#ingest, { recursive: true, force: true });
       await mkdir(store.#directory, { recursive: true, mode: 0o700 });
@@ -89,8 +91,9 @@ export class ContentStore {
     return digest;
   }
 
-  async delete(digest: Digest): Promise<void> {
-    await rm(this.path(digest), { force: true });
+  /** The blob is gone when this returns; awaiting it waits for its space, too. */
+  delete(digest: Digest): Promise<void> {
+    return deleteFile(this.path(digest), this.#ingest);
   }
 
   async list(): Promise<Digest[]> {
@@ -106,4 +109,18 @@ export async function syncDirectory(path: string): Promise<void> {
   } finally {
     await directory.close();
   }
+}
+
+/**
+ * Takes the file away at once (a rename is quick whatever its size), and frees its space behind. Synchronous up to there, so that no one
+ * can look in between: see `Pins`.
+ */
+export function deleteFile(path: string, ingest: string): Promise<void> {
+  const doomed = join(ingest, randomUUID());
+  try {
+    renameSync(path, doomed);
+  } catch (error) {
+    return systemErrorCode(error) === 'ENOENT' ? Promise.resolve() : Promise.reject(error);
+  }
+  return rm(doomed, { force: true });
 }

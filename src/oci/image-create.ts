@@ -43,6 +43,8 @@ export async function ingestLayer(
   };
   try {
     if (!(await contents.has(digest))) await contents.adopt(writer, digest);
+    // The file has its name before anyone here knows it.
+    using _everything = layers.pins.holdAll();
     const built = await layers.build({ blobPath: contents.path(digest), digest }, signal);
     diffIds = [built.diffId];
     pins.use(layers.pins.hold(diffIds));

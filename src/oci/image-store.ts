@@ -24,7 +24,13 @@ import type { RegistryCredentials } from './registry/authorizer.ts';
 import type { RegistryClient } from './registry/registry-client.ts';
 import { Semaphore } from './semaphore.ts';
 import { SingleFlight } from './single-flight.ts';
-import { findUnpackedLayer, type StoreContext, type StoreLogger } from './store-context.ts';
+import {
+  collectUnreferenced,
+  findUnpackedLayer,
+  type DownloadProgress,
+  type StoreContext,
+  type StoreLogger,
+} from './store-context.ts';
 
 export interface ImageStoreOptions {
   /** The data root; `blobs/` and `layers/` in it are this store's. */
@@ -59,25 +65,33 @@ export class ImageStore {
   /** Sweeps what an interrupted pull left. Images of earlier runs are there at once; nothing is read but the directories. */
   static async open(options: ImageStoreOptions): Promise<ImageStore> {
     const { root, database, layerBuilder, registry, clock = Date, logger = silent } = options;
-    const contents = await ContentStore.open(root);
-    const layers = await LayerStore.open(
-      root,
-      layerBuilder,
-      options.layerLimits ?? defaultLayerLimits,
-      options.buildsAtOnce ?? 2,
-    );
     const records = new ImageRecords(database, () => clock.now());
+    // What was to be deleted while a pull or a save still needed it.
+    const collectLater = (blobs: readonly Digest[], diffIds: readonly Digest[]): void => {
+      collectUnreferenced(context, blobs, diffIds).catch((error: unknown) => {
+        logger.warn({ error, blobs, diffIds }, 'cannot delete files of a removed image; the next sweep will');
+      });
+    };
+    const contents = await ContentStore.open(root, (blobs) => collectLater(blobs, []));
+    const layers = await LayerStore.open({
+      root,
+      builder: layerBuilder,
+      limits: options.layerLimits ?? defaultLayerLimits,
+      buildsAtOnce: options.buildsAtOnce ?? 2,
+      onFree: (diffIds) => collectLater([], diffIds),
+    });
     const downloadSlots = new Semaphore(options.downloadsAtOnce ?? 3);
-    return new ImageStore({
+    const context = {
       root,
       contents,
       layers,
       records,
       registry,
-      downloads: new SingleFlight(),
+      downloads: new SingleFlight<void, DownloadProgress>(),
       downloadSlots,
       logger,
-    });
+    };
+    return new ImageStore(context);
   }
 
   /** Without tag and digest: `latest`. The credentials are the caller's and kept for this pull only. */
@@ -194,23 +208,12 @@ export class ImageStore {
     const { contents, layers, records } = this.#context;
     const abandoned = records.hiddenIds().filter((id) => isUsedBy(id).length === 0);
     if (abandoned.length > 0) records.transaction(() => abandoned.forEach((id) => records.delete(id)));
-    const freed: number[] = [];
-    // What looks unused is asked about once more right before it goes: a pull may have recorded its image since the listing.
-    const usedBlobs = records.referencedBlobs();
-    for (const digest of (await contents.list()).filter((name) => !usedBlobs.has(name))) {
-      const size = (await contents.size(digest)) ?? 0;
-      if (contents.pins.has(digest) || records.referencedBlobs().has(digest)) continue;
-      await contents.delete(digest);
-      freed.push(size);
-    }
-    const usedLayers = records.referencedLayers();
-    for (const diffId of (await layers.list()).filter((name) => !usedLayers.has(name))) {
-      const size = (await layers.size(diffId)) ?? 0;
-      if (layers.pins.has(diffId) || records.referencedLayers().has(diffId)) continue;
-      await layers.delete(diffId);
-      freed.push(size);
-    }
-    return { deletedFiles: freed.length, freedBytes: freed.reduce((sum, bytes) => sum + bytes, 0) };
+    const [blobs, diffIds] = await Promise.all([contents.list(), layers.list()]);
+    const before = await this.diskUsage();
+    const deletedFiles = await collectUnreferenced(this.#context, blobs, diffIds);
+    const after = await this.diskUsage();
+    const freedBytes = before.blobBytes + before.layerBytes - after.blobBytes - after.layerBytes;
+    return { deletedFiles, freedBytes: Math.max(0, freedBytes) };
   }
 }
 

@@ -3,7 +3,7 @@ import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hexOfDigest, isDigest, type Digest } from '../core/digest.ts';
 import { systemErrorCode } from '../core/errors.ts';
-import { syncDirectory } from './content-store.ts';
+import { deleteFile, syncDirectory } from './content-store.ts';
 import { explainStorageFailure } from './disk-space.ts';
 import type { BuiltLayer, LayerBuilder, LayerLimits } from './layer-builder.ts';
 import { Pins } from './pins.ts';
@@ -17,9 +17,17 @@ export interface LayerSource {
   readonly diffId?: Digest;
 }
 
+export interface LayerStoreOptions {
+  readonly root: string;
+  readonly builder: LayerBuilder;
+  readonly limits: LayerLimits;
+  readonly buildsAtOnce: number;
+  readonly onFree: (diffIds: readonly Digest[]) => void;
+}
+
 /** Unpacked layers: `layers/HEX.erofs`, one per diffID, shared by every image and container that has it. */
 export class LayerStore {
-  readonly pins = new Pins<Digest>();
+  readonly pins: Pins<Digest>;
   readonly #directory: string;
   readonly #ingest: string;
   readonly #builder: LayerBuilder;
@@ -29,26 +37,22 @@ export class LayerStore {
   /** Built by this process; records know the others. A pull may have built what no record names yet. */
   readonly #built = new Map<Digest, BuiltLayer>();
 
-  private constructor(root: string, builder: LayerBuilder, limits: LayerLimits, concurrency: number) {
-    this.#directory = join(root, 'layers');
+  private constructor(options: LayerStoreOptions) {
+    this.pins = new Pins(options.onFree);
+    this.#directory = join(options.root, 'layers');
     this.#ingest = join(this.#directory, 'ingest');
-    this.#builder = builder;
-    this.#limits = limits;
-    this.#slots = new Semaphore(concurrency);
+    this.#builder = options.builder;
+    this.#limits = options.limits;
+    this.#slots = new Semaphore(options.buildsAtOnce);
   }
 
-  static async open(
-    root: string,
-    builder: LayerBuilder,
-    limits: LayerLimits,
-    concurrency: number,
-  ): Promise<LayerStore> {
-    const store = new LayerStore(root, builder, limits, concurrency);
+  static async open(options: LayerStoreOptions): Promise<LayerStore> {
+    const store = new LayerStore(options);
     try {
       await rm(store.#ingest, { recursive: true, force: true });
       await mkdir(store.#ingest, { recursive: true, mode: 0o700 });
     } catch (error) {
-      throw explainStorageFailure(error, root);
+      throw explainStorageFailure(error, options.root);
     }
     return store;
   }
@@ -118,9 +122,10 @@ export class LayerStore {
     }
   }
 
-  async delete(diffId: Digest): Promise<void> {
+  /** The layer is gone when this returns; awaiting it waits for its space, too. */
+  delete(diffId: Digest): Promise<void> {
     this.#built.delete(diffId);
-    await rm(this.path(diffId), { force: true });
+    return deleteFile(this.path(diffId), this.#ingest);
   }
 
   async list(): Promise<Digest[]> {

@@ -58,15 +58,13 @@ export function selectManifest(index: OciIndex, wanted: Platform): IndexEntry {
   const matching = images.filter(
     ({ platform }) => platform?.os === wanted.os && platform.architecture === wanted.architecture,
   );
-  const ofVariant = matching.filter(
-    ({ platform }) => wanted.variant === undefined || (platform?.variant ?? defaultVariant(wanted)) === wanted.variant,
-  );
-  const plain = ofVariant.find(
-    ({ platform }) => (platform?.variant ?? defaultVariant(wanted)) === defaultVariant(wanted),
-  );
+  const variantOf = (entry: IndexEntry): string | undefined => entry.platform?.variant ?? defaultVariant(wanted);
+  const byVariant = matching.find((entry) => variantOf(entry) === (wanted.variant ?? defaultVariant(wanted)));
+  // Of other architectures any variant will do unasked; of amd64 only what every x86-64 guest can run.
+  const anyVariant = wanted.variant === undefined && wanted.architecture !== 'amd64' ? matching[0] : undefined;
   const onlyUndescribed = images.length === 1 && !images[0]?.platform ? images[0] : undefined;
-  const chosen = wanted.variant === undefined ? (plain ?? ofVariant[0]) : ofVariant[0];
-  if (chosen ?? onlyUndescribed) return (chosen ?? onlyUndescribed) as IndexEntry;
+  const chosen = byVariant ?? anyVariant ?? onlyUndescribed;
+  if (chosen) return chosen;
   throw new EngineError(
     'not-found',
     `no matching manifest for ${formatPlatform(wanted)} in the manifest list entries`,

@@ -34,15 +34,22 @@ export async function findUnpackedLayer(context: StoreContext, diffId: Digest): 
   return context.layers.builtHere(diffId) ?? context.records.layerByDiffId(diffId);
 }
 
-/** Deletes those of the given files that nothing refers to any more. */
+/** Deletes those of the given files that nothing refers to any more. Returns how many went. */
 export async function collectUnreferenced(
   context: StoreContext,
   blobs: Iterable<Digest>,
   diffIds: Iterable<Digest>,
-): Promise<void> {
+): Promise<number> {
   const { contents, layers, records } = context;
+  // Judged and taken away without a pause in between: a pull that ends meanwhile would be judged by what was true before it.
   const usedBlobs = records.referencedBlobs();
   const usedLayers = records.referencedLayers();
-  for (const digest of blobs) if (!usedBlobs.has(digest) && !contents.pins.has(digest)) await contents.delete(digest);
-  for (const diffId of diffIds) if (!usedLayers.has(diffId) && !layers.pins.has(diffId)) await layers.delete(diffId);
+  const doomedBlobs = [...new Set(blobs)].filter((digest) => !usedBlobs.has(digest) && !contents.pins.defers(digest));
+  const doomedLayers = [...new Set(diffIds)].filter((diffId) => !usedLayers.has(diffId) && !layers.pins.defers(diffId));
+  const deletions = [
+    ...doomedBlobs.map((digest) => contents.delete(digest)),
+    ...doomedLayers.map((diffId) => layers.delete(diffId)),
+  ];
+  await Promise.all(deletions);
+  return deletions.length;
 }

@@ -261,6 +261,22 @@ const hostile: Record<string, [archive: () => Buffer | Promise<Buffer>, message:
   'xz around it': [() => Buffer.from('fd377a585a0000', 'hex'), /compressed with xz/],
 };
 
+test('an image removed while it is being saved is saved whole, and its files go after that', async (t) => {
+  await using fixture = await openStore();
+  await fixture.store.load(Readable.from([layoutArchive(image, 'demo:1')]));
+  const stream = fixture.store.save(['demo:1']);
+
+  await fixture.store.remove('demo:1', { isUsedBy: () => [] });
+  const during = await fixture.files('blobs/sha256');
+  const archive = await buffer(stream);
+  await using target = await openStore();
+  const loaded = await target.store.load(Readable.from([archive]));
+
+  t.is(during.length, 4);
+  t.deepEqual(loaded, [{ id: image.config.digest, names: ['demo:1'] }]);
+  t.deepEqual(await fixture.files('blobs/sha256'), []);
+});
+
 for (const [title, [archive, message]] of Object.entries(hostile)) {
   test(`an archive with ${title} is refused and leaves nothing`, async (t) => {
     await using fixture = await openStore();

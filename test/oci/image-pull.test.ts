@@ -1,3 +1,6 @@
+import { existsSync } from 'node:fs';
+import { rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import test from 'ava';
 import { createImage, descriptorOf, indexOf, noise } from './image-fixture.ts';
 import { putImage, putManifest, startRegistry } from './registry-fixture.ts';
@@ -190,12 +193,59 @@ test('what was pulled is there after the store is opened again, and leftovers ar
   await putImage(registry.url, 'app', 'latest', twoLayers);
   await using fixture = await openStore();
   await fixture.store.pull(`${registry.host}/app`);
+  const orphan = join(fixture.root, 'blobs/sha256', 'ab'.repeat(32));
+  for (const path of ['blobs/ingest/half', 'layers/ingest/half']) await writeFile(join(fixture.root, path), 'x');
+  await writeFile(orphan, 'of a pull that ended before it was recorded');
 
   await using reopened = await openStore({ root: fixture.root });
+  const swept = await reopened.store.gc({ isUsedBy: () => [] });
 
   t.deepEqual(
     reopened.store.list().map(({ id }) => id),
     [twoLayers.config.digest],
   );
+  t.deepEqual([...(await fixture.files('blobs/ingest')), ...(await fixture.files('layers/ingest'))], []);
+  t.is(swept.deletedFiles, 1);
   t.is((await reopened.store.rootfs(reopened.store.resolve(`${registry.host}/app`))).layers.length, 2);
+});
+
+test('a layer file that went missing is rebuilt from its blob', async (t) => {
+  await using registry = await startRegistry();
+  await putImage(registry.url, 'app', 'latest', twoLayers);
+  await using fixture = await openStore();
+  const { image } = await fixture.store.pull(`${registry.host}/app`);
+  const before = await fixture.store.rootfs(image);
+  for (const { imagePath } of before.layers) await rm(imagePath);
+
+  const after = await fixture.store.rootfs(image);
+
+  t.deepEqual(after, before);
+  t.true(after.layers.every(({ imagePath }) => existsSync(imagePath)));
+});
+
+test('pulls and removals at the same time leave every listed image whole', async (t) => {
+  await using registry = await startRegistry();
+  const shared = { 'usr/lib': 'shared' };
+  const names = ['one', 'two', 'three'];
+  for (const name of names)
+    await putImage(registry.url, name, 'latest', createImage({ layers: [shared, { [name]: name }] }));
+  await using fixture = await openStore();
+  const { store } = fixture;
+  const unused = { isUsedBy: () => [] };
+  const cycle = async (name: string, rounds: number): Promise<void> => {
+    for (let round = 0; round < rounds; round += 1) {
+      await store.pull(`${registry.host}/${name}`);
+      const image = store.resolve(`${registry.host}/${name}`);
+      const { layers } = await store.rootfs(image);
+      t.true(layers.every(({ imagePath, sizeBytes }) => sizeBytes > 0 && existsSync(imagePath)));
+      await store.remove(`${registry.host}/${name}`, { ...unused, force: true });
+      await store.gc(unused);
+    }
+  };
+
+  await Promise.all(names.map((name) => cycle(name, 5)));
+
+  t.deepEqual(store.list(), []);
+  t.deepEqual(await fixture.files('blobs/sha256'), []);
+  t.deepEqual(await fixture.files('layers'), ['ingest']);
 });
