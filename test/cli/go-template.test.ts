@@ -15,7 +15,6 @@ function apply(source: string): string {
   return evaluateTemplate(parseTemplate(source), DATA);
 }
 
-/** Each expected text was printed by Docker's CLI 28.2.2 for the same data. */
 const CASES: Record<string, string> = {
   '{{.Name}}': '/web',
   '{{ .State.Pid }}': '1234567890123',
@@ -39,7 +38,8 @@ const CASES: Record<string, string> = {
   '{{.Label "a"}}{{.Label "zz"}}': 'b',
   '{{.Config.Labels.nope}}': '<no value>',
   '{{`raw "text"`}} {{"}}"}}': 'raw "text" }}',
-  '{{$v := 1}}{{if true}}{{$v = 2}}{{end}}{{true}}': 'true',
+  '{{$v := 1}}{{if true}}{{$v = 2}}{{end}}{{$v}}': '2',
+  '{{$v := 1}}{{if true}}{{$v := 2}}{{end}}{{$v}}': '1',
 };
 
 for (const [source, expected] of Object.entries(CASES)) {

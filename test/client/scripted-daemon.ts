@@ -29,6 +29,8 @@ export interface ScriptedDaemon extends AsyncDisposable {
 export async function startScriptedDaemon(script: Script): Promise<ScriptedDaemon> {
   const path = join(tmpdir(), `bulkhead-scripted-${randomUUID()}.sock`);
   const seen: SeenRequest[] = [];
+  // The server forgets a connection that was upgraded, and waits for it nevertheless.
+  const upgraded: Duplex[] = [];
   const server = createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -43,6 +45,7 @@ export async function startScriptedDaemon(script: Script): Promise<ScriptedDaemo
   });
   server.on('upgrade', (request, socket) => {
     seen.push(describeRequest(request, ''));
+    upgraded.push(socket);
     socket.write('HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n');
     socket.on('error', () => {});
     script.attach?.(socket);
@@ -53,6 +56,7 @@ export async function startScriptedDaemon(script: Script): Promise<ScriptedDaemo
     host: `unix://${path}`,
     seen,
     [Symbol.asyncDispose]: async () => {
+      for (const socket of upgraded) socket.destroy();
       server.closeAllConnections();
       server.close();
       await once(server, 'close');

@@ -11,6 +11,8 @@ const MAP_MEMBERS = new Set(['Labels', 'Options', 'Networks', 'Ports', 'PortBind
 interface Scope {
   readonly dot: unknown;
   readonly variables: Map<string, unknown>;
+  /** Where variables are looked for next. */
+  readonly outer: Scope | undefined;
   readonly functions: Readonly<Record<string, TemplateFunction>>;
 }
 
@@ -19,7 +21,7 @@ interface Scope {
  * @param functions in place of the usual ones of that name
  */
 export function evaluateTemplate(nodes: readonly TemplateNode[], data: unknown, functions: Readonly<Record<string, TemplateFunction>> = {}): string {
-  return renderNodes(nodes, { dot: data, variables: new Map([['', data]]), functions: { ...TEMPLATE_FUNCTIONS, ...functions } });
+  return renderNodes(nodes, { dot: data, variables: new Map([['', data]]), outer: undefined, functions: { ...TEMPLATE_FUNCTIONS, ...functions } });
 }
 
 function renderNodes(nodes: readonly TemplateNode[], scope: Scope): string {
@@ -73,17 +75,23 @@ function entriesOf(value: unknown): [string | number, unknown][] {
 }
 
 function nested(scope: Scope, dot: unknown): Scope {
-  return { dot, variables: new Map(scope.variables), functions: scope.functions };
+  return { dot, variables: new Map(), outer: scope, functions: scope.functions };
 }
 
 function runPipeline(pipeline: Pipeline, scope: Scope): unknown {
   let value: unknown;
   for (const [index, stage] of pipeline.stages.entries()) value = runCommand(stage, scope, index === 0 ? [] : [value]);
   for (const name of pipeline.variables) {
-    if (pipeline.assigns && !scope.variables.has(name)) throw new TemplateError(`template: :1: undefined variable "$${name}"`);
-    scope.variables.set(name, value);
+    const owner = pipeline.assigns ? findOwner(scope, name) : scope;
+    owner.variables.set(name, value);
   }
   return value;
+}
+
+/** The innermost scope that has the variable. */
+function findOwner(scope: Scope, name: string): Scope {
+  for (let current: Scope | undefined = scope; current !== undefined; current = current.outer) if (current.variables.has(name)) return current;
+  throw new TemplateError(`template: :1: undefined variable "$${name}"`);
 }
 
 function runCommand(operands: readonly Expression[], scope: Scope, piped: readonly unknown[]): unknown {
@@ -106,8 +114,7 @@ function valueOf(expression: Expression, scope: Scope, given: readonly unknown[]
     case 'field':
       return followFields(scope.dot, expression.fields, given, '');
     case 'variable':
-      if (!scope.variables.has(expression.name)) throw new TemplateError(`template: :1: undefined variable "$${expression.name}"`);
-      return followFields(scope.variables.get(expression.name), expression.fields, given, `$${expression.name}`);
+      return followFields(findOwner(scope, expression.name).variables.get(expression.name), expression.fields, given, `$${expression.name}`);
     case 'group':
       return followFields(runPipeline(expression.pipeline, scope), expression.fields, given, '');
   }
