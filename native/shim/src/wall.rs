@@ -69,9 +69,9 @@ pub enum NetworkHandle {
 /// A started wall. All methods may be called at the same time from several tasks, and take `&self`.
 pub enum ActiveWall {
     /// A machine of its own.
-    Vm(VmWall),
+    Vm(Box<VmWall>),
     /// Namespaces and cgroups on the host's kernel.
-    Os(OsWall),
+    Os(Box<OsWall>),
 }
 
 macro_rules! either {
@@ -87,8 +87,10 @@ impl ActiveWall {
     /// Starts the wall that `config` asks for. It returns as soon as requests can be taken; requests wait for the rest.
     pub async fn start(config: &SandboxConfig, context: WallContext) -> Result<Self, Failure> {
         match &config.wall {
-            WallConfig::Vm { machine } => VmWall::start(config, machine, context).await.map(Self::Vm),
-            WallConfig::Os { os } => OsWall::start(config, os, context).await.map(Self::Os),
+            WallConfig::Vm { machine } => {
+                VmWall::start(config, machine, context).await.map(|wall| Self::Vm(Box::new(wall)))
+            }
+            WallConfig::Os { os } => OsWall::start(config, os, context).await.map(|wall| Self::Os(Box::new(wall))),
         }
     }
 

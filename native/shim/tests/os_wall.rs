@@ -386,6 +386,31 @@ async fn layers_lie_over_each_other_and_writes_go_to_the_writable_part() {
 }
 
 #[tokio::test]
+async fn an_erofs_image_is_a_layer() {
+    // A mount namespace of the test's own thread: its end takes the loop mount along.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    let scratch = Scratch::new();
+    let mut container = scratch.container(&["sh", "-c", "ls /etc; echo changed > /etc/group"]);
+    let (image, mounted) = (scratch.text("layer.erofs"), scratch.text("mounted"));
+    std::fs::create_dir(&mounted).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(program).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{program}: {output:?}");
+    };
+    run("mkfs.erofs", &[&image, &scratch.text("layer")]);
+    run("mount", &["-t", "erofs", "-o", "loop,ro", &image, &mounted]);
+    container["rootfs"]["layers"][0]["mountPath"] = mounted.clone().into();
+    let shim = started(&scratch, &container).await;
+    assert_eq!(shim.wait("init").await.exit_code, 0);
+    assert_eq!(scratch.logged_text(), "group\nhostname\npasswd\n");
+    shim.finish().await;
+    run("umount", &[&mounted]);
+    assert_eq!(std::fs::read_to_string(scratch.path.join("writable/upper/etc/group")).unwrap(), "changed\n");
+}
+
+#[tokio::test]
 async fn sigterm_leaves_no_process_no_mount_and_no_directory() {
     let scratch = Scratch::new();
     let mut shim = started(
