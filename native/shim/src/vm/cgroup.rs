@@ -62,10 +62,9 @@ impl MachineCgroup {
     }
 
     fn create_v1(&mut self, mounts: &str, relative: &Path, limits: CgroupLimits) -> Result<(), Failure> {
-        for (controller, file, value) in [
-            ("memory", "memory.limit_in_bytes", limits.memory_bytes),
-            ("pids", "pids.max", u64::from(limits.threads)),
-        ] {
+        for (controller, file, value) in
+            [("memory", "memory.limit_in_bytes", limits.memory_bytes), ("pids", "pids.max", u64::from(limits.threads))]
+        {
             let Some(root) = v1_root(mounts, controller) else { continue };
             let mut above = root;
             for part in relative.components() {

@@ -17,6 +17,10 @@ pub const STDERR_BYTES_MAX: usize = 8 << 10;
 const MESSAGE_LINES_MAX: usize = 12;
 const MESSAGE_BYTES_MAX: usize = 2000;
 
+const PANIC: &[u8] = b"Kernel panic";
+/// What follows a panic is a stack trace: it is in the console's file.
+const PANIC_BYTES_MAX: usize = 200;
+
 /// The last bytes of a stream.
 #[derive(Clone)]
 pub struct Tail {
@@ -42,14 +46,17 @@ impl Tail {
         self.bytes.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
-    /// The last lines, for a message: printable, and empty if there is nothing.
+    /// The lines that say what went wrong, for a message: from the kernel's panic on, else the last ones. Printable, and empty
+    /// if there is nothing.
     pub fn last_lines(&self) -> String {
         let bytes = self.copy();
-        let recent = &bytes[bytes.len().saturating_sub(MESSAGE_BYTES_MAX)..];
-        let text: String = String::from_utf8_lossy(recent)
-            .chars()
-            .filter(|letter| *letter == '\n' || !letter.is_control())
-            .collect();
+        let panic = bytes.windows(PANIC.len()).rposition(|window| window == PANIC);
+        let recent = match panic {
+            Some(start) => &bytes[start..bytes.len().min(start + PANIC_BYTES_MAX)],
+            None => &bytes[bytes.len().saturating_sub(MESSAGE_BYTES_MAX)..],
+        };
+        let text: String =
+            String::from_utf8_lossy(recent).chars().filter(|letter| *letter == '\n' || !letter.is_control()).collect();
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
         lines[lines.len().saturating_sub(MESSAGE_LINES_MAX)..].join("\n")
     }

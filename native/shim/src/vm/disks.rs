@@ -30,9 +30,8 @@ impl Disks {
     pub async fn assign(&self, container: &str, rootfs: &Rootfs, ephemeral: bool) -> Result<(), Failure> {
         let mut owner = self.owner.lock().await;
         if let Some(owner) = &*owner {
-            let message = format!(
-                "container {container} cannot join this machine: its disk slots belong to container {owner}"
-            );
+            let message =
+                format!("container {container} cannot join this machine: its disk slots belong to container {owner}");
             return Err(Failure::new(FailureCode::WrongState, message));
         }
         let images = layers::open_layers(rootfs)?;

@@ -24,11 +24,21 @@ enum Entry {
     Directory(CString),
     /// An empty file to mount on.
     File(CString),
-    Symlink { target: CString, path: CString },
+    Symlink {
+        target: CString,
+        path: CString,
+    },
     /// Source on the host, path in the jail, further flags.
-    Bind { source: CString, path: CString, flags: libc::c_ulong },
-    /// /dev/kvm, owned by the machine's user alone, whatever group the host has for it.
-    KvmDevice { path: CString, device: libc::dev_t },
+    Bind {
+        source: CString,
+        path: CString,
+        flags: libc::c_ulong,
+    },
+    /// A character device, owned by the machine's user alone, whatever owner and mode the host has for it.
+    Device {
+        path: CString,
+        device: libc::dev_t,
+    },
 }
 
 /// A jail, ready to be entered by a forked child: everything is allocated, opened and looked up.
@@ -136,12 +146,14 @@ impl Jail {
         for (source, path) in spec.files {
             tree.bind(Path::new(source), Path::new(path), libc::MS_NOEXEC)?;
         }
+        tree.directory(Path::new("/dev"))?;
+        // QEMU tries its file locks out on /dev/null.
+        tree.entries.push(Entry::Device { path: in_jail(Path::new("/dev/null"))?, device: libc::makedev(1, 3) });
         if spec.kvm {
             let facts = fs::metadata("/dev/kvm")
                 .map_err(|error| failed(format!("/dev/kvm: {error}; use the accelerator tcg on this host")))?;
-            tree.directory(Path::new("/dev"))?;
             let device = std::os::unix::fs::MetadataExt::rdev(&facts);
-            tree.entries.push(Entry::KvmDevice { path: in_jail(Path::new("/dev/kvm"))?, device });
+            tree.entries.push(Entry::Device { path: in_jail(Path::new("/dev/kvm"))?, device });
         }
         Ok(Self {
             root: c_string(spec.root)?,
@@ -222,10 +234,7 @@ impl Jail {
             check(c"unmounting the host's root", libc::umount2(dot, libc::MNT_DETACH))?;
             check(c"chdir", libc::chdir(c"/".as_ptr()))?;
             let read_only = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | flags;
-            check(
-                c"making the root read-only",
-                libc::mount(none, c"/".as_ptr(), none, read_only, none.cast()),
-            )?;
+            check(c"making the root read-only", libc::mount(none, c"/".as_ptr(), none, read_only, none.cast()))?;
         }
         Ok(())
     }
@@ -236,22 +245,16 @@ impl Jail {
         unsafe {
             match entry {
                 Entry::Directory(path) => check(path, libc::mkdir(path.as_ptr(), 0o755)),
-                Entry::File(path) => {
-                    check(path, libc::mknod(path.as_ptr(), libc::S_IFREG | 0o644, 0))
-                }
+                Entry::File(path) => check(path, libc::mknod(path.as_ptr(), libc::S_IFREG | 0o644, 0)),
                 Entry::Symlink { target, path } => check(path, libc::symlink(target.as_ptr(), path.as_ptr())),
                 Entry::Bind { source, path, flags } => {
                     check(source, libc::mount(source.as_ptr(), path.as_ptr(), none, libc::MS_BIND, none.cast()))?;
                     // A bind mount takes its flags only in a second step.
-                    let flags = libc::MS_BIND
-                        | libc::MS_REMOUNT
-                        | libc::MS_RDONLY
-                        | libc::MS_NOSUID
-                        | libc::MS_NODEV
-                        | flags;
+                    let flags =
+                        libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | flags;
                     check(path, libc::mount(none, path.as_ptr(), none, flags, none.cast()))
                 }
-                Entry::KvmDevice { path, device } => {
+                Entry::Device { path, device } => {
                     check(path, libc::mknod(path.as_ptr(), libc::S_IFCHR | 0o600, *device))?;
                     check(path, libc::chown(path.as_ptr(), self.uid, self.uid))
                 }

@@ -139,7 +139,8 @@ impl Machine {
             remains.remove().await;
             let failure = (!machine.0.ending.load(Ordering::Relaxed)).then(|| {
                 let cause = describe(code, oom_killed, shutdowns.shutdown_reason().as_deref());
-                let tails = [("QEMU said", stderr_tail.last_lines()), ("its console ends with", console_tail.last_lines())];
+                let tails =
+                    [("QEMU said", stderr_tail.last_lines()), ("its console ends with", console_tail.last_lines())];
                 with_tail(failed(cause), &tails.each_ref().map(|(title, text)| (*title, text.as_str())))
             });
             sender.send_replace(Some(End { failure, oom_killed }));
@@ -210,10 +211,7 @@ impl Remains {
         let jail = Jail::plan(JailSpec {
             root: &self.root,
             program,
-            files: &[
-                (&machine.kernel_path, KERNEL_IN_JAIL),
-                (&machine.initramfs_path, INITRAMFS_IN_JAIL),
-            ],
+            files: &[(&machine.kernel_path, KERNEL_IN_JAIL), (&machine.initramfs_path, INITRAMFS_IN_JAIL)],
             kvm: !arguments::is_emulated(machine),
             uid: machine.uid,
             cgroup_procs: self.cgroup.open_procs()?,
@@ -310,7 +308,7 @@ fn describe(code: i32, oom_killed: bool, shutdown: Option<&str>) -> String {
 fn with_tail(mut failure: Failure, tails: &[(&str, &str)]) -> Failure {
     for (title, text) in tails {
         if !text.is_empty() {
-            failure.message = format!("{}; {title}:\n{text}", failure.message);
+            failure.message = format!("{}\n{title}:\n{text}", failure.message);
         }
     }
     failure

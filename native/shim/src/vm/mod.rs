@@ -78,11 +78,7 @@ enum StdinState {
 impl VmWall {
     /// Starts the machine. It returns once the process runs; requests wait for the guest.
     #[allow(clippy::unused_async)]
-    pub async fn start(
-        config: &SandboxConfig,
-        machine: &MachineConfig,
-        context: WallContext,
-    ) -> Result<Self, Failure> {
+    pub async fn start(config: &SandboxConfig, machine: &MachineConfig, context: WallContext) -> Result<Self, Failure> {
         let WallContext { phases, reaper, network } = context;
         let (machine, channels) = Machine::start(config, machine, network, &reaper)?;
         phases.mark("machine-spawned");
@@ -165,8 +161,7 @@ impl VmWall {
         let closed = || Failure::new(FailureCode::WrongState, format!("the stdin of {key} is closed"));
         let stdin = {
             let mut state = self.state();
-            let entry =
-                state.stdin.entry(key.clone()).or_insert_with(|| StdinState::Open(Stdin::open(agent, path)));
+            let entry = state.stdin.entry(key.clone()).or_insert_with(|| StdinState::Open(Stdin::open(agent, path)));
             match entry {
                 StdinState::Open(stdin) => stdin.clone(),
                 StdinState::Closed => return Err(closed()),
@@ -238,7 +233,9 @@ impl VmWall {
     async fn agent(&self) -> Result<Agent, Failure> {
         let mut boot = self.agent.clone();
         let ready = boot.wait_for(Option::is_some).await.ok().and_then(|boot| boot.clone());
-        ready.unwrap_or_else(|| Err(Failure::new(FailureCode::MachineFailed, "the machine was given up while it started")))
+        ready.unwrap_or_else(|| {
+            Err(Failure::new(FailureCode::MachineFailed, "the machine was given up while it started"))
+        })
     }
 
     /// What makes this machine this sandbox; with the first container only.
@@ -267,9 +264,9 @@ impl VmWall {
             Err(CallError::Broken(cause)) => {
                 let end = tokio::time::timeout(CAUSE_DEADLINE, self.machine.ended()).await;
                 Err(match end {
-                    Ok(end) => end.failure.unwrap_or_else(|| {
-                        Failure::new(FailureCode::WrongState, "the sandbox was stopped")
-                    }),
+                    Ok(end) => {
+                        end.failure.unwrap_or_else(|| Failure::new(FailureCode::WrongState, "the sandbox was stopped"))
+                    }
                     Err(_) => Failure::new(
                         FailureCode::MachineFailed,
                         format!("the connection to the guest agent failed: {cause}"),
@@ -281,11 +278,13 @@ impl VmWall {
 
     async fn exit_of_a_broken_machine(&self, failure: &Failure) -> Exit {
         let end = tokio::time::timeout(CAUSE_DEADLINE, self.machine.ended()).await.ok();
+        // The first line is the cause, the others are tails.
+        let cause = failure.message.lines().next().unwrap_or_default().to_owned();
         let (exit_code, error) = match end {
             // We ended it ourselves: the kill is the true end of everything in it.
             Some(machine::End { failure: None, .. }) => (EXIT_CODE_KILLED, String::new()),
-            Some(machine::End { oom_killed: true, .. }) => (EXIT_CODE_KILLED, failure.message.clone()),
-            _ => (EXIT_CODE_UNKNOWN, failure.message.clone()),
+            Some(machine::End { oom_killed: true, .. }) => (EXIT_CODE_KILLED, cause),
+            _ => (EXIT_CODE_UNKNOWN, cause),
         };
         Exit { exit_code, oom_killed: false, finished_at_ns: 0, error, output_bytes: 0 }
     }

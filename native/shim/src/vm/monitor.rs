@@ -40,8 +40,7 @@ pub struct Monitor(Arc<Shared>);
 impl Monitor {
     /// Takes the host's end and starts reading. The capabilities are negotiated by the first command.
     pub fn start(stream: UnixStream) -> Self {
-        let monitor =
-            Self(Arc::new(Shared { stream, waiting: Mutex::default(), turn: AsyncMutex::new(()) }));
+        let monitor = Self(Arc::new(Shared { stream, waiting: Mutex::default(), turn: AsyncMutex::new(()) }));
         let reader = monitor.clone();
         tokio::spawn(async move {
             reader.read_lines().await;
@@ -186,7 +185,10 @@ mod tests {
         let peer = tokio::spawn(async move {
             let (reader, mut writer) = theirs.into_split();
             let mut lines = BufReader::new(reader).lines();
-            writer.write_all(b"{\"QMP\": {}}\n{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-reset\"}}\n").await.unwrap();
+            writer
+                .write_all(b"{\"QMP\": {}}\n{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-reset\"}}\n")
+                .await
+                .unwrap();
             lines.next_line().await.unwrap().unwrap();
             writer.write_all(b"{\"id\": 77, \"return\": 1}\n{\"id\": 1, \"return\": 2}\n").await.unwrap();
             lines.next_line().await.unwrap().unwrap();
