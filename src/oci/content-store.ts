@@ -115,12 +115,13 @@ export async function syncDirectory(path: string): Promise<void> {
  * Takes the file away at once (a rename is quick whatever its size), and frees its space behind. Synchronous up to there, so that no one
  * can look in between: see `Pins`.
  */
-export function deleteFile(path: string, ingest: string): Promise<void> {
+export async function deleteFile(path: string, ingest: string): Promise<void> {
   const doomed = join(ingest, randomUUID());
   try {
     renameSync(path, doomed);
   } catch (error) {
-    return systemErrorCode(error) === 'ENOENT' ? Promise.resolve() : Promise.reject(error);
+    if (systemErrorCode(error) === 'ENOENT') return;
+    throw error;
   }
-  return rm(doomed, { force: true });
+  await rm(doomed, { force: true });
 }
