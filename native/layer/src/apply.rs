@@ -9,6 +9,7 @@ use crate::path::components;
 use crate::spool::Spool;
 use crate::tar::{Entry, EntryKind, TarReader};
 use crate::tree::{Attributes, Kind, ROOT, Tree, Xattr};
+use std::collections::BTreeMap;
 
 const WHITEOUT: &[u8] = b".wh.";
 const AUFS: &[u8] = b".wh..wh.";
@@ -160,7 +161,8 @@ fn device_of(entry: &Entry) -> Result<u32> {
 /// The entry's attributes that the image will have. The overlay's own are dropped: a layer must not speak to the
 /// overlay behind our back; and those whose name space EROFS does not have.
 fn keep_xattrs(given: Vec<(Vec<u8>, Vec<u8>)>, path: &[u8], counts: &mut Counts) -> Result<Option<Box<[Xattr]>>> {
-    let mut kept: Vec<Xattr> = Vec::new();
+    // A later one of the same name counts.
+    let mut kept = BTreeMap::new();
     for (name, value) in given {
         let Some(XattrName { prefix, rest }) = XattrName::parse(&name) else {
             counts.dropped_xattrs += 1;
@@ -170,14 +172,12 @@ fn keep_xattrs(given: Vec<(Vec<u8>, Vec<u8>)>, path: &[u8], counts: &mut Counts)
             let message = format!("the attribute {} of {} is no access list", shown(&name), shown(path));
             return Err(LayerError::invalid(message));
         }
-        kept.retain(|other| other.prefix != prefix || *other.name != *rest);
-        kept.push(Xattr { prefix, name: rest.into(), value: value.into() });
+        kept.insert((prefix, Box::from(rest)), value.into_boxed_slice());
     }
     if kept.is_empty() {
         return Ok(None);
     }
-    kept.sort();
-    let kept = kept.into_boxed_slice();
+    let kept: Box<[Xattr]> = kept.into_iter().map(|((prefix, name), value)| Xattr { prefix, name, value }).collect();
     // With room for the opaque mark.
     if xattr_body_bytes(&kept, true) > XATTR_TOTAL_BYTES as u64 {
         let message = format!("the attributes of {} take more than {XATTR_TOTAL_BYTES} bytes", shown(path));

@@ -51,7 +51,9 @@ fn build_confined(spec: &BuildSpec, image: &File, tails: &File) -> Answer {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(refused)?;
     // Contents are at most the tar's bytes and the padding of each; metadata is bounded by its own limit.
     let limits = &spec.limits;
-    let image_bytes = limits.tar_bytes + limits.entries * 8192 + 2 * limits.metadata_bytes + (1 << 20);
+    let padding_bytes = limits.entries.saturating_mul(2 * 4096);
+    let image_bytes =
+        [padding_bytes, 2 * limits.metadata_bytes, 1 << 20].into_iter().fold(limits.tar_bytes, u64::saturating_add);
     confine::drop_privileges(image_bytes)?;
     // Dropping the uid clears the signal that is sent when the parent ends.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(refused)?;

@@ -24,7 +24,7 @@ pub struct Attributes {
 }
 
 /// An attribute as EROFS stores it: index of the name's prefix, the rest of the name, the value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Xattr {
     pub prefix: u8,
     pub name: Box<[u8]>,

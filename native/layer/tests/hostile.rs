@@ -109,6 +109,15 @@ fn a_sparse_map_that_lies_is_refused() {
 }
 
 #[test]
+fn holes_count_against_the_limit() {
+    let hole =
+        |at: u64| file(&format!("hole{at}"), b"x").pax("GNU.sparse.map", b"0,1").pax("GNU.sparse.size", b"30000000000");
+    let error = refused(&[hole(0), hole(1), hole(2)]);
+    assert_eq!(error.code, Code::LimitExceeded);
+    assert!(error.message.contains("hole2"), "{}", error.message);
+}
+
+#[test]
 fn a_tar_cut_anywhere_is_refused_or_a_valid_image() {
     let shop = Workshop::new();
     let tar = tar_of(&[

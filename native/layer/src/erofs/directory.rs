@@ -7,7 +7,7 @@ use crate::tree::{Directory, Kind, NodeId, Tree};
 const ENTRY_BYTES: usize = 12;
 
 /// A directory's names in order, `.` and `..` among them.
-fn names<'d>(directory: &'d Directory, own: NodeId, parent: NodeId) -> impl Iterator<Item = (&'d [u8], NodeId)> {
+fn names(directory: &Directory, own: NodeId, parent: NodeId) -> impl Iterator<Item = (&[u8], NodeId)> {
     let mut dots = [(&b"."[..], own), (&b".."[..], parent)].into_iter().peekable();
     let mut children = directory.children.iter().map(|(name, &id)| (&**name, id)).peekable();
     std::iter::from_fn(move || match (dots.peek(), children.peek()) {

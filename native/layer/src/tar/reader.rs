@@ -61,13 +61,15 @@ pub struct TarReader<'a> {
     padding_bytes: u64,
     extents: Option<Vec<Extent>>,
     size: u64,
+    /// Sizes of all files so far, holes included.
+    sum_bytes: u64,
     name: Vec<u8>,
 }
 
 impl<'a> TarReader<'a> {
     /// A reader at the tar's beginning.
     pub fn new(tar: &'a mut TarStream) -> Self {
-        Self { tar, left_bytes: 0, padding_bytes: 0, extents: None, size: 0, name: Vec::new() }
+        Self { tar, left_bytes: 0, padding_bytes: 0, extents: None, size: 0, sum_bytes: 0, name: Vec::new() }
     }
 
     /// The next entry, or none at the archive's end. As in Go's reader a tar may end without its two blocks of zeros.
@@ -153,6 +155,7 @@ impl<'a> TarReader<'a> {
             path,
         };
         self.name.clone_from(&entry.path);
+        self.sum_bytes += self.size;
         Ok(entry)
     }
 
@@ -180,11 +183,11 @@ impl<'a> TarReader<'a> {
     }
 
     fn check_size(&self, path: &[u8], size: u64) -> Result<()> {
-        // A sparse file's holes do not stand in the tar, but they would in the image's address space.
-        if size <= self.tar.left_bytes() {
+        let limit = self.tar.limit_bytes();
+        // A sparse file's holes do not stand in the tar, but they take their part of the image's addresses.
+        if size <= self.tar.left_bytes() && self.sum_bytes.saturating_add(size) <= limit {
             return Ok(());
         }
-        let limit = self.tar.limit_bytes();
         Err(LayerError::limit(format!("{} has {size} bytes; a layer has at most {limit} uncompressed", shown(path))))
     }
 
