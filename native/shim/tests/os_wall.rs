@@ -415,16 +415,17 @@ async fn sigterm_leaves_no_process_no_mount_and_no_directory() {
     let scratch = Scratch::new();
     let mut shim = started(
         &scratch,
-        &scratch.container(&["sh", "-c", "trap 'echo bye; exit 9' TERM; while :; do sleep 0.05; done"]),
+        &scratch.container(&["sh", "-c", "trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 0.05; done"]),
     )
     .await;
     let pid = shim.status().await.containers["c1"].pid;
     assert!(is_alive(pid));
+    shim.output("init", "from=0").await.into_body().frame().await.unwrap().unwrap();
     shim.signal(nix::sys::signal::SIGTERM);
     assert!(shim.wait_for_end().success());
     assert!(!is_alive(pid));
     assert!(!scratch.path.join("run").exists());
-    assert_eq!(scratch.logged_text(), "bye\n");
+    assert_eq!(scratch.logged_text(), "ready\nbye\n");
     let record = std::fs::read_to_string(scratch.path.join("state/exit.json")).unwrap();
     assert!(record.contains("\"exitCode\":9"), "{record}");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -467,8 +468,13 @@ async fn after_a_killed_shim_only_the_cgroup_is_left_to_clear() {
 async fn a_client_that_goes_away_leaves_nothing_half_made() {
     let scratch = Scratch::new();
     let shim = Shim::start(&scratch, &scratch.config()).unwrap();
-    shim.post_and_leave("/v1/containers/c1", &scratch.container(&["sh", "-c", "exit 4"]));
+    let connection = shim.post_only("/v1/containers/c1", &scratch.container(&["sh", "-c", "exit 4"]));
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !scratch.path.join("run/c1").exists() {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(connection);
     while shim.status().await.containers.is_empty() {
         assert!(std::time::Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -225,12 +225,13 @@ impl Shim {
         if status.is_success() { Ok(body) } else { Err(serde_json::from_slice(&body).unwrap()) }
     }
 
-    /// Sends a whole request and hangs up without waiting for the answer.
-    pub fn post_and_leave(&self, path: &str, body: &Value) {
+    /// Sends a whole request; dropping what it returns hangs up without having read the answer.
+    pub fn post_only(&self, path: &str, body: &Value) -> std::os::unix::net::UnixStream {
         let body = body.to_string();
         let head = format!("POST {path} HTTP/1.1\r\nhost: shim\r\ncontent-length: {}\r\n\r\n", body.len());
         let mut stream = std::os::unix::net::UnixStream::connect(&self.socket).unwrap();
         stream.write_all((head + &body).as_bytes()).unwrap();
+        stream
     }
 
     pub async fn create(&self, body: &Value) -> Result<Bytes, Failure> {
