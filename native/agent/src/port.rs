@@ -65,6 +65,8 @@ impl Port {
             loop {
                 if let Some(preamble) = preamble_at_end(&window) {
                     session.write_all(&preamble).await.doing(|| "console port")?;
+                    // Answered: it must not be taken for that of the next session.
+                    session.last.clear();
                     return Ok(session);
                 }
                 match session.read(&mut buffer).await {

@@ -17,6 +17,9 @@ const WINDOW_BYTES: u32 = 4 << 20;
 /// Largest frame that the host may send, bytes.
 const MAX_FRAME_BYTES: u32 = 256 << 10;
 
+/// The filler of a new session must fill up a frame that was begun in the one before.
+const _: () = assert!(bulkhead_protocol::FILLER_BYTES > MAX_FRAME_BYTES as usize + 9);
+
 /// Answers that wait for the connection, bytes per stream.
 const MAX_SEND_BUFFER_BYTES: usize = 256 << 10;
 

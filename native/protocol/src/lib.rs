@@ -45,6 +45,11 @@ pub const FILES_PORT: &str = "bulkhead.files";
 /// connection boundary, so whatever the agent reads before a preamble is left over from an earlier session and dropped.
 pub const PREAMBLE_BYTES: usize = 16;
 
+/// Zero bytes that a host sends before the preamble, reading all the while, where an earlier session on the port may have
+/// been broken off in the middle of a frame: one largest frame (256 KiB) and its header. Without them the agent may take
+/// the preamble for the rest of that frame. The first session of a port needs none.
+pub const FILLER_BYTES: usize = (256 << 10) + 64;
+
 /// First half of the preamble.
 pub const PREAMBLE_MAGIC: &[u8; 8] = b"BULKHEAD";
 
