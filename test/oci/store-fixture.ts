@@ -23,8 +23,8 @@ export interface StoreFixtureOptions {
   readonly root?: string;
 }
 
-/** Retries at once, stalls noticed within a second. */
-const quick: RegistryOptions = { stallTimeoutMs: 800, retry: { firstDelayMs: 5, maxDelayMs: 20 } };
+/** Retries at once. Time enough for a loaded machine; what tests stalls sets its own. */
+const quick: RegistryOptions = { stallTimeoutMs: 15_000, retry: { firstDelayMs: 5, maxDelayMs: 20 } };
 
 export async function openStore(options: StoreFixtureOptions = {}): Promise<StoreFixture> {
   await using stack = new AsyncDisposableStack();
