@@ -157,20 +157,18 @@ pub struct Shim {
 
 impl Shim {
     pub fn start(scratch: &Scratch, config: &Value) -> Result<Self, Failure> {
-        let (config_read, config_write) = nix::unistd::pipe().unwrap();
-        let (ready_read, ready_write) = nix::unistd::pipe().unwrap();
+        // Close-on-exec: the shim of another test must not hold the end of this one's config open.
+        let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let (config_read, config_write) = pipe();
+        let (ready_read, ready_write) = pipe();
         let log = fs::File::create(scratch.path.join("shim.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead-shim"));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let ends = [config_read.as_raw_fd(), ready_write.as_raw_fd()];
-        let ours = [config_write.as_raw_fd(), ready_read.as_raw_fd()];
         // SAFETY: only dup2, fcntl and close, which are async-signal-safe. The ends are moved out of the way first, because
         // they may be 3 and 4 themselves.
         unsafe {
             command.pre_exec(move || {
-                for end in ours {
-                    libc::close(end);
-                }
                 let moved = ends.map(|end| libc::fcntl(end, libc::F_DUPFD, 10));
                 for (from, to) in moved.into_iter().zip([3, 4]) {
                     if libc::dup2(from, to) < 0 {
