@@ -36,7 +36,6 @@ impl Disks {
         }
         let images = layers::open_layers(rootfs)?;
         let scratch = layers::open_scratch(rootfs)?;
-        self.monitor.negotiate().await?;
 
         self.monitor.add_fd(scratch.as_fd(), SCRATCH_SET).await?;
         self.add_node("scratch-disk", scratch_node(ephemeral)).await?;

@@ -17,8 +17,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
@@ -45,6 +45,8 @@ struct Shared {
     /// Set before the machine is told to end: its end is then no failure.
     ending: AtomicBool,
     ended: watch::Receiver<Option<End>>,
+    /// Why we killed it.
+    verdict: OnceLock<String>,
 }
 
 /// A machine process; a clone is another handle of the same.
@@ -125,12 +127,19 @@ impl Machine {
         ];
         let monitor = Monitor::start(monitor);
         let (sender, ended) = watch::channel(None);
-        let this = Self(Arc::new(Shared { pid: child.pid, ending: AtomicBool::new(false), ended }));
+        let this =
+            Self(Arc::new(Shared { pid: child.pid, ending: AtomicBool::new(false), ended, verdict: OnceLock::new() }));
 
         let (machine, shutdowns) = (this.clone(), monitor.clone());
         tokio::spawn(async move {
             let mut child = child;
-            let code = child.wait().await;
+            let code = tokio::select! {
+                code = child.wait() => code,
+                () = shutdowns.halted() => {
+                    machine.condemn("the machine's CPUs stopped by themselves (the accelerator cannot run this guest)");
+                    child.wait().await
+                }
+            };
             for reader in readers {
                 // Both streams end with the process; a moment covers what is still in them.
                 let _ = tokio::time::timeout(Duration::from_secs(1), reader).await;
@@ -138,7 +147,9 @@ impl Machine {
             let oom_killed = remains.cgroup.oom_kills() > 0;
             remains.remove().await;
             let failure = (!machine.0.ending.load(Ordering::Relaxed)).then(|| {
-                let cause = describe(code, oom_killed, shutdowns.shutdown_reason().as_deref());
+                let verdict = machine.0.verdict.get().cloned();
+                let cause =
+                    verdict.unwrap_or_else(|| describe(code, oom_killed, shutdowns.shutdown_reason().as_deref()));
                 let tails =
                     [("QEMU said", stderr_tail.last_lines()), ("its console ends with", console_tail.last_lines())];
                 with_tail(failed(cause), &tails.each_ref().map(|(title, text)| (*title, text.as_str())))
@@ -164,8 +175,9 @@ impl Machine {
         self.signal();
     }
 
-    /// Kills a process that is no good: its end is a failure.
-    pub fn condemn(&self) {
+    /// Kills a process that is no good: its end is a failure, with this cause.
+    pub fn condemn(&self, cause: &str) {
+        let _ = self.0.verdict.set(cause.to_owned());
         self.signal();
     }
 

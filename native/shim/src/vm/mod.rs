@@ -311,7 +311,7 @@ async fn boot(machine: Machine, port: UnixStream, phases: Phases, sender: watch:
             Ok(agent)
         }
         // The port closes when the process dies; its death tells more.
-        Some(Ok(Err(_))) | None => Err(died(&machine, "the guest agent's port closed").await),
+        Some(Ok(Err(_))) | None => Err(died(&machine, "the guest agent closed its port").await),
         Some(Err(_)) => {
             let seconds = BOOT_DEADLINE.as_secs();
             Err(died(&machine, &format!("the guest agent did not answer within {seconds} s")).await)
@@ -320,13 +320,16 @@ async fn boot(machine: Machine, port: UnixStream, phases: Phases, sender: watch:
     sender.send_replace(Some(boot));
 }
 
-/// Why a machine did not come up.
+/// Why a machine did not come up. One that lives is killed for `reason`.
 async fn died(machine: &Machine, reason: &str) -> Failure {
-    let by_itself = tokio::time::timeout(Duration::from_millis(500), machine.ended()).await.is_ok();
-    machine.condemn();
-    let end = machine.ended().await;
+    let end = match tokio::time::timeout(Duration::from_millis(500), machine.ended()).await {
+        Ok(end) => end,
+        Err(_) => {
+            machine.condemn(reason);
+            machine.ended().await
+        }
+    };
     let message = end.failure.map_or_else(|| "the sandbox was stopped".to_owned(), |failure| failure.message);
-    let message = if by_itself { message } else { format!("{reason}; {message}") };
     Failure::new(FailureCode::MachineFailed, format!("the machine did not start: {message}"))
 }
 

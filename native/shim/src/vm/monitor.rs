@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
 
 /// The machine process is not trusted: what it sends is bounded. Our commands' answers are a few hundred bytes.
 const LINE_BYTES_MAX: usize = 256 << 10;
@@ -19,8 +19,11 @@ type Answer = Result<Value, String>;
 struct Shared {
     stream: UnixStream,
     waiting: Mutex<Waiting>,
-    /// Held over one command and its answer: QEMU keeps only the last descriptor that it was sent.
-    turn: AsyncMutex<()>,
+    /// Held over one command and its answer: QEMU keeps only the last descriptor that it was sent. True once the capabilities
+    /// are negotiated, before which QEMU takes no command and tells no event.
+    turn: AsyncMutex<bool>,
+    /// The CPUs stand still, although nobody asked for it.
+    halted: Notify,
 }
 
 #[derive(Default)]
@@ -40,7 +43,12 @@ pub struct Monitor(Arc<Shared>);
 impl Monitor {
     /// Takes the host's end and starts reading. The capabilities are negotiated by the first command.
     pub fn start(stream: UnixStream) -> Self {
-        let monitor = Self(Arc::new(Shared { stream, waiting: Mutex::default(), turn: AsyncMutex::new(()) }));
+        let monitor = Self(Arc::new(Shared {
+            stream,
+            waiting: Mutex::default(),
+            turn: AsyncMutex::new(false),
+            halted: Notify::new(),
+        }));
         let reader = monitor.clone();
         tokio::spawn(async move {
             reader.read_lines().await;
@@ -48,29 +56,45 @@ impl Monitor {
             waiting.closed = true;
             waiting.answers.clear();
         });
+        let first = monitor.clone();
+        // Its failure shows in the next command.
+        tokio::spawn(async move { first.negotiate().await });
         monitor
-    }
-
-    /// Ends the negotiation phase; the first command.
-    pub async fn negotiate(&self) -> Result<(), Failure> {
-        self.run("qmp_capabilities", json!({})).await.map(drop)
     }
 
     /// Runs a command and gives back its `return`.
     pub async fn run(&self, command: &str, arguments: Value) -> Result<Value, Failure> {
-        let _turn = self.0.turn.lock().await;
-        self.exchange(command, arguments, None).await
+        self.take_turn(command, arguments, None).await
     }
 
     /// Gives QEMU a descriptor as the only one of a new set; `/dev/fdset/<set>` then opens it.
     pub async fn add_fd(&self, fd: BorrowedFd<'_>, set: usize) -> Result<(), Failure> {
-        let _turn = self.0.turn.lock().await;
-        self.exchange("add-fd", json!({ "fdset-id": set }), Some(fd)).await.map(drop)
+        self.take_turn("add-fd", json!({ "fdset-id": set }), Some(fd)).await.map(drop)
+    }
+
+    /// Waits until the CPUs stand still for a reason of QEMU's own (KVM cannot emulate an instruction, a panic device).
+    pub async fn halted(&self) {
+        self.0.halted.notified().await;
     }
 
     /// Why the guest stopped, if it said so.
     pub fn shutdown_reason(&self) -> Option<String> {
         self.waiting().shutdown_reason.clone()
+    }
+
+    async fn negotiate(&self) -> Result<(), Failure> {
+        let mut negotiated = self.0.turn.lock().await;
+        if !*negotiated {
+            self.exchange("qmp_capabilities", json!({}), None).await?;
+            *negotiated = true;
+        }
+        Ok(())
+    }
+
+    async fn take_turn(&self, command: &str, arguments: Value, fd: Option<BorrowedFd<'_>>) -> Result<Value, Failure> {
+        self.negotiate().await?;
+        let _turn = self.0.turn.lock().await;
+        self.exchange(command, arguments, fd).await
     }
 
     async fn exchange(&self, command: &str, arguments: Value, fd: Option<BorrowedFd<'_>>) -> Result<Value, Failure> {
@@ -154,6 +178,10 @@ impl Monitor {
             let reason = match event {
                 "SHUTDOWN" => message["data"]["reason"].as_str().unwrap_or("shutdown"),
                 "GUEST_PANICKED" => "guest-panic",
+                "STOP" => {
+                    self.0.halted.notify_one();
+                    return;
+                }
                 _ => return,
             };
             waiting.shutdown_reason.get_or_insert_with(|| reason.to_owned());
@@ -190,9 +218,11 @@ mod tests {
                 .await
                 .unwrap();
             lines.next_line().await.unwrap().unwrap();
-            writer.write_all(b"{\"id\": 77, \"return\": 1}\n{\"id\": 1, \"return\": 2}\n").await.unwrap();
+            writer.write_all(b"{\"id\": 1, \"return\": {}}\n").await.unwrap();
             lines.next_line().await.unwrap().unwrap();
-            writer.write_all(b"{\"id\": 2, \"error\": {\"desc\": \"no node\"}}\n").await.unwrap();
+            writer.write_all(b"{\"id\": 77, \"return\": 1}\n{\"id\": 2, \"return\": 2}\n").await.unwrap();
+            lines.next_line().await.unwrap().unwrap();
+            writer.write_all(b"{\"id\": 3, \"error\": {\"desc\": \"no node\"}}\n").await.unwrap();
             lines.next_line().await.unwrap().unwrap();
         });
 
