@@ -33,7 +33,8 @@ const scratchAddress = 0xa000n;
 const reportPort = 0xf4;
 /** `out 0xf4, al`: the guest says that it got this far. */
 const report = [0xe6, reportPort] as const;
-const runTimeoutMs = 1000;
+// Generous: KVM inside an emulated processor takes a second for what takes one a millisecond.
+const runTimeoutMs = 5000;
 
 /**
  * Finds out by running guests whether an unmodified Linux kernel can run on this host's KVM. Processor flags and the presence of the device

@@ -177,7 +177,7 @@ function loadLibrary(path: string): NativeLibrary {
           try {
             resolve(decodeReply(name, code, reply, schema));
           } catch (failure) {
-            reject(failure as Error);
+            reject(failure);
           }
         });
       });

@@ -1,5 +1,6 @@
 //! KVM objects: device, machine with its memory, virtual CPU with its thread.
 
+mod processor;
 mod registers;
 mod vcpu;
 mod vm;
@@ -11,8 +12,9 @@ use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 
 use crate::fault::{Context, Outcome};
 
+pub use processor::BhExit;
 pub use registers::{BhCpuidEntry, BhRegisters, BhSystemRegisters};
-pub use vcpu::{BhExit, Vcpu};
+pub use vcpu::Vcpu;
 pub use vm::Vm;
 
 /// An open KVM device.

@@ -48,7 +48,7 @@ impl Vm {
     pub fn add_memory(&self, guest_address: u64, size_bytes: u64) -> Outcome<i32> {
         let object = format!("memory slot at {guest_address:#x}");
         let end = guest_address.checked_add(size_bytes).filter(|end| *end <= ADDRESS_END);
-        let aligned = guest_address % PAGE_BYTES == 0 && size_bytes % PAGE_BYTES == 0;
+        let aligned = guest_address.is_multiple_of(PAGE_BYTES) && size_bytes.is_multiple_of(PAGE_BYTES);
         let (Some(end), true, 1..=SLOT_LIMIT_BYTES) = (end, aligned, size_bytes) else {
             let message = format!(
                 "{object} of {size_bytes} bytes: address and size must be multiples of 4096, the size 1 page to 1 TiB, the end below 2^52"
