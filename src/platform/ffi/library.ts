@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import koffi from 'koffi';
 import { z } from 'zod';
-import { EngineError, type ErrorCode } from '../../core/errors.ts';
+import { EngineError, toEngineError, type ErrorCode } from '../../core/errors.ts';
 import { functionDeclarations, structures, type FunctionName } from './declarations.ts';
 
 /** The ABI this file is written for; see `BH_ABI_VERSION` in `native/binding/include/bulkhead.h`. */
@@ -177,7 +177,7 @@ function loadLibrary(path: string): NativeLibrary {
           try {
             resolve(decodeReply(name, code, reply, schema));
           } catch (failure) {
-            reject(failure);
+            reject(toEngineError(failure));
           }
         });
       });
