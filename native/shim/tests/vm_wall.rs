@@ -1,7 +1,7 @@
 //! Tests on real machines: they want root, QEMU, `mkfs.erofs`, a static busybox, and the images that `make` leaves in build/vm.
 
 use bulkhead_protocol::{
-    CreateContainer, Failure, FailureCode, Layer, MachineConfig, Rootfs, SandboxConfig, WallConfig,
+    CreateContainer, Failure, FailureCode, Layer, MachineConfig, Network, Rootfs, SandboxConfig, WallConfig,
 };
 use bulkhead_shim::phases::Phases;
 use bulkhead_shim::reaper::Reaper;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -85,7 +86,11 @@ impl Bench {
     }
 
     async fn start(&self) -> Result<VmWall, Failure> {
-        let context = WallContext { phases: self.phases.clone(), reaper: self.reaper(), network: NetworkHandle::None };
+        self.start_with(NetworkHandle::None).await
+    }
+
+    async fn start_with(&self, network: NetworkHandle) -> Result<VmWall, Failure> {
+        let context = WallContext { phases: self.phases.clone(), reaper: self.reaper(), network };
         VmWall::start(&self.config, &self.machine, context).await
     }
 
@@ -100,7 +105,7 @@ impl Bench {
                     fs::create_dir(tree.join(name)).unwrap();
                 }
                 fs::copy("/bin/busybox", tree.join("bin/busybox")).unwrap();
-                for name in ["sh", "cat", "sha256sum", "ls", "sleep"] {
+                for name in ["sh", "cat", "ping", "sha256sum", "sleep"] {
                     std::os::unix::fs::symlink("busybox", tree.join("bin").join(name)).unwrap();
                 }
                 fs::write(tree.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
@@ -150,6 +155,7 @@ fn request(rootfs: Rootfs, command: &[&str], stdin: bool) -> CreateContainer {
         "hostname": "bench",
         "mounts": [
             { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"] },
             { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"] },
         ],
         "linux": { "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }, { "type": "cgroup" }] },
@@ -183,6 +189,23 @@ async fn payload(mut output: FramedOutput) -> String {
         rest = after;
     }
     String::from_utf8(text).unwrap()
+}
+
+/// A tap with an address, in a network namespace that ends with this thread.
+fn make_tap(address: &str) -> OwnedFd {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    let device = fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    let mut request = [0_u8; 40];
+    request[..4].copy_from_slice(b"tap0");
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request[16..18].copy_from_slice(&u16::try_from(flags).unwrap().to_ne_bytes());
+    // SAFETY: the request is as long as struct ifreq and lives over the call.
+    let made = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, request.as_mut_ptr()) };
+    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+    for arguments in [["addr", "add", address, "dev", "tap0"], ["link", "set", "dev", "tap0", "up"]] {
+        assert!(Command::new("ip").args(arguments).status().unwrap().success());
+    }
+    device.into()
 }
 
 fn status_line<'a>(status: &'a str, name: &str) -> &'a str {
@@ -260,6 +283,38 @@ async fn stdin_reaches_the_command_whole() {
     let digest = "e20a69eca39368572e90b9135738a613838f954987a0b44b6220889c171cbb76";
     assert_eq!(text, format!("{digest}  -\n"));
     assert_eq!(exit.exit_code, 0);
+    bench.finish();
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_machine_reaches_the_network_through_its_tap() {
+    let mut bench = Bench::new();
+    let key = ProcessKey::init(CONTAINER);
+    let tap = make_tap("10.99.0.1/24");
+    bench.config.network = Some(Network {
+        bridge: "none".into(),
+        host_interface: "tap0".into(),
+        interface: "eth0".into(),
+        mac_address: "02:42:0a:63:00:02".into(),
+        ipv4_address: "10.99.0.2".into(),
+        ipv4_prefix_length: 24,
+        ipv4_gateway: "10.99.0.1".into(),
+        mtu: 1500,
+    });
+    let script = "cat /sys/class/net/eth0/address; ping -c 1 -W 5 10.99.0.1 >/dev/null && echo reached";
+    let mut create = request(bench.rootfs(1), &["/bin/sh", "-c", script], false);
+    for set in ["bounding", "effective", "permitted"] {
+        create.spec["process"]["capabilities"][set] = json!(["CAP_NET_RAW"]);
+    }
+    let wall = bench.start_with(NetworkHandle::Tap(tap)).await.unwrap();
+    wall.create_container(CONTAINER, create).await.unwrap();
+    let output = wall.output(&key).await.unwrap();
+    wall.start_process(&key).await.unwrap();
+
+    let text = payload(output).await;
+    wall.stop(STOP_DEADLINE).await.unwrap();
+
+    assert_eq!(text, "02:42:0a:63:00:02\nreached\n");
     bench.finish();
 }
 

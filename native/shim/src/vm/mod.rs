@@ -98,7 +98,9 @@ impl VmWall {
     /// Puts the disks into their slots and has the agent build the container.
     pub async fn create_container(&self, id: &str, mut request: CreateContainer) -> Result<(), Failure> {
         let path = container_path(id)?;
-        self.disks.assign(id, &request.rootfs, request.ephemeral).await?;
+        if let Err(failure) = self.disks.assign(id, &request.rootfs, request.ephemeral).await {
+            return Err(self.cause_of(failure).await);
+        }
         self.phases.mark("disks-assigned");
         let agent = self.agent().await?;
         request.guest = self.identity()?;
@@ -216,12 +218,10 @@ impl VmWall {
 
     /// Resolves when the machine is gone.
     pub async fn ended(&self) -> Result<(), Failure> {
-        let end = self.machine.ended().await;
-        // A machine that was given up while it booted has a better reason than its death.
-        let boot = self.agent.borrow().as_ref().and_then(|boot| boot.as_ref().err().cloned());
-        match (boot, end.failure) {
-            (Some(failure), Some(_)) | (None, Some(failure)) => Err(failure),
-            (_, None) => Ok(()),
+        match self.machine.ended().await.failure {
+            // One that never came up has that to say, too.
+            Some(failure) => Err(self.agent().await.err().unwrap_or(failure)),
+            None => Ok(()),
         }
     }
 
@@ -236,6 +236,17 @@ impl VmWall {
         ready.unwrap_or_else(|| {
             Err(Failure::new(FailureCode::MachineFailed, "the machine was given up while it started"))
         })
+    }
+
+    /// A monitor that fails, as a rule, is that of a dead machine: then its death is the cause.
+    async fn cause_of(&self, failure: Failure) -> Failure {
+        if failure.code != FailureCode::MachineFailed {
+            return failure;
+        }
+        match tokio::time::timeout(CAUSE_DEADLINE, self.ended()).await {
+            Ok(Err(cause)) => cause,
+            Ok(Ok(())) | Err(_) => failure,
+        }
     }
 
     /// What makes this machine this sandbox; with the first container only.
