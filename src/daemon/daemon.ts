@@ -42,18 +42,21 @@ export class Daemon {
   readonly #containers: Containers;
   readonly #settings: DaemonSettings;
   readonly #resources: AsyncDisposableStack;
+  readonly #clearHost: () => Promise<void>;
 
   private constructor(parts: {
     server: ApiServer;
     containers: Containers;
     settings: DaemonSettings;
     resources: AsyncDisposableStack;
+    clearHost: () => Promise<void>;
   }) {
     this.addresses = parts.server.addresses;
     this.#server = parts.server;
     this.#containers = parts.containers;
     this.#settings = parts.settings;
     this.#resources = parts.resources;
+    this.#clearHost = parts.clearHost;
   }
 
   static async start(settings: DaemonSettings, signal: AbortSignal): Promise<Daemon> {
@@ -126,13 +129,19 @@ export class Daemon {
       await startApiServer({ engine, logger, version: PRODUCT_VERSION, listeners: planListeners(settings) }, signal),
     );
     logger.info({ accelerator: machine.accelerator, problem: machine.problem, kvm: machine.kvm }, 'ready');
-    return new Daemon({ server, containers, settings, resources: stack.move() });
+    const clearHost = async (): Promise<void> => {
+      await context.layerMounts[Symbol.asyncDispose]();
+      await network.remove();
+    };
+    return new Daemon({ server, containers, settings, clearHost, resources: stack.move() });
   }
 
   /** Graceful: clients first, then what they stood on. Containers keep running unless the settings say otherwise. */
   async stop(): Promise<void> {
     await this.#server.stop({ deadlineMs: STOP_DEADLINE_MS });
     if (this.#settings['shutdown-containers']) await this.#containers.stopAll();
+    // What running containers stand on stays with them; the next daemon takes it up.
+    if (!this.#containers.hasRunning()) await this.#clearHost();
     await this.#resources.disposeAsync();
   }
 }

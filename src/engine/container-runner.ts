@@ -264,10 +264,14 @@ export class ContainerRunner {
     const durationSeconds = Math.max(0, Math.round((finishedAtMs - startedAtMs) / 1000));
     events.publish(containerEvent(record, 'die', { exitCode: String(exitCode), execDuration: String(durationSeconds) }));
     if (record.sandbox?.network) this.#publishNetwork('disconnect', record, record.sandbox);
-    await sandbox?.release();
-    await this.#clear(ended);
-    this.#live.delete(id);
     this.#attachments.end(id);
+    try {
+      await sandbox?.release();
+      await this.#clear(ended);
+    } catch (failure) {
+      this.#context.logger.error({ err: failure, container: id }, 'cannot clear away what an ended container left');
+    }
+    this.#live.delete(id);
     this.#waiters.exited(id, { exitCode, error });
     this.#onExited(id);
   }

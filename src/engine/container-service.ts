@@ -56,6 +56,10 @@ export class Containers implements ContainerService {
     }
   }
 
+  hasRunning(): boolean {
+    return this.#context.table.all().some((record) => isRunning(record.state));
+  }
+
   /** For a daemon that is told to take its containers with it. */
   async stopAll(): Promise<void> {
     const running = this.#context.table.all().filter((record) => isRunning(record.state));

@@ -11,8 +11,8 @@ import {
 } from '../core/address-allocation.ts';
 import { newId } from '../core/ids.ts';
 import type { Database, Migration } from '../platform/database.ts';
-import { enableIpv4Forwarding, ensureBridge, listIpv4Subnets } from '../platform/ffi/links.ts';
-import { applyFirewall } from './firewall.ts';
+import { deleteLink, enableIpv4Forwarding, ensureBridge, listIpv4Subnets } from '../platform/ffi/links.ts';
+import { applyFirewall, removeFirewall } from './firewall.ts';
 import { planResolvConf } from './resolv-conf.ts';
 
 export const networkMigrations: readonly Migration[] = [
@@ -112,6 +112,13 @@ export class BridgeNetwork {
   /** What containers of this network find in /etc/resolv.conf. */
   async resolvConf(): Promise<string> {
     return planResolvConf(await readFile('/etc/resolv.conf', 'utf8').catch(() => ''));
+  }
+
+  /** Takes bridge and firewall off the host; the network itself stays known. */
+  async remove(): Promise<void> {
+    await deleteLink(this.bridgeName);
+    if (this.#made) await removeFirewall(firewallTable(this.#interfacePrefix));
+    this.#made = undefined;
   }
 
   async #make(): Promise<void> {

@@ -10,6 +10,7 @@ export interface FirewallPlan {
 /**
  * The whole table as one transaction of nft's JSON, replacing what an earlier run left.
  * Outbound: masqueraded. Inbound: only replies, and neighbours on the same bridge; published ports are held by the shims, on the host.
+ * Handed over as an argument: nft reads its standard input by opening /dev/stdin, which fails for the socket pair that Node gives a child.
  * Source: libnftables-json(5).
  */
 export function planFirewall({ table, bridge, subnet }: FirewallPlan): object {
@@ -44,8 +45,7 @@ export function planFirewall({ table, bridge, subnet }: FirewallPlan): object {
 }
 
 export async function applyFirewall(plan: FirewallPlan): Promise<void> {
-  await runProgram('nft', ['-j', '-f', '-'], {
-    input: JSON.stringify(planFirewall(plan)),
+  await runProgram('nft', ['-j', JSON.stringify(planFirewall(plan))], {
     purpose: `set up the firewall table inet ${plan.table}`,
   });
 }
@@ -54,8 +54,7 @@ export async function applyFirewall(plan: FirewallPlan): Promise<void> {
 export async function removeFirewall(table: string): Promise<void> {
   const family = 'inet';
   const commands = [{ add: { table: { family, name: table } } }, { delete: { table: { family, name: table } } }];
-  await runProgram('nft', ['-j', '-f', '-'], {
-    input: JSON.stringify({ nftables: commands }),
+  await runProgram('nft', ['-j', JSON.stringify({ nftables: commands })], {
     purpose: `remove the firewall table inet ${table}`,
   });
 }

@@ -4,7 +4,6 @@ import { EngineError } from '../core/errors.ts';
 export interface ProgramOptions {
   /** What the program is run for, as the end of "cannot …". */
   readonly purpose: string;
-  readonly input?: string;
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
 }
@@ -16,7 +15,7 @@ const MAXIMUM_OUTPUT_CHARACTERS = 4 * 1024 * 1024;
 /** Runs a helper program to its end and returns its output. A failure is an error that quotes what the program said. */
 export async function runProgram(program: string, args: readonly string[], options: ProgramOptions): Promise<string> {
   const result = await execa(program, args, {
-    ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
+    stdin: 'ignore',
     ...(options.signal ? { cancelSignal: options.signal } : {}),
     timeout: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     maxBuffer: MAXIMUM_OUTPUT_CHARACTERS,

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `GET /v1/sandbox` | → [`SandboxStatus`] |
 //! | `POST /v1/sandbox/stop` | [`StopSandbox`] → 204 when the machine or namespaces are gone (agent: acknowledged, then power-off) |
-//! | `POST /v1/sandbox/release` | shim only: the daemon has read the exit records; the shim ends once its readers are done → 204 |
+//! | `POST /v1/sandbox/release` | shim only: the daemon has read the exit records; the shim ends once its readers are done → 204 when machine, namespaces and ports are gone |
 //! | `POST /v1/containers/{id}` | [`CreateContainer`] → 201 once the root file system and the init process stand ready |
 //! | `POST /v1/containers/{id}/processes/{process}` | [`CreateProcess`] → 201; a further process (exec) in a running container |
 //! | `POST …/processes/{process}/start` | → [`Started`]; `init` is the container's own process |

@@ -188,10 +188,12 @@ async fn route(
             Ok(no_content())
         }
         (&Method::POST, ["v1", "sandbox", "release"]) => {
-            if !sandbox.has_ended() {
-                let message = "the sandbox has not ended: stop it first";
+            if sandbox.status().containers.values().any(|container| container.state != "exited") {
+                let message = "a container of this sandbox has not ended: stop it first";
                 return Err(Failure::new(FailureCode::WrongState, message));
             }
+            // Its containers have ended, and it is closing down: the answer says that nothing of it is left.
+            sandbox.ended().await;
             activity.released.send_replace(true);
             Ok(no_content())
         }
