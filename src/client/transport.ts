@@ -73,7 +73,7 @@ function sshTransport(http: typeof Http, address: HostAddress & { kind: 'ssh' },
         agent: undefined,
         createConnection: () => connectThroughSsh(address),
       }),
-    connect: async () => connectThroughSsh(address),
+    connect: () => Promise.resolve(connectThroughSsh(address)),
     close: () => {},
   };
 }

@@ -17,9 +17,10 @@ export const completionCommand = defineCommand({
   flags: {},
   arity: { min: 1, max: 1 },
   isOffline: () => true,
-  async run(context, _flags, [shell = '']) {
-    if (shell !== 'bash') throw new UsageError(`no completion for ${shell}: only bash is supported`);
+  run: (context, _flags, [shell = '']) => {
+    if (shell !== 'bash') return Promise.reject(new UsageError(`no completion for ${shell}: only bash is supported`));
     context.stdout.write(BASH_SCRIPT);
+    return Promise.resolve();
   },
 });
 

@@ -14,7 +14,7 @@ export const versionCommand = defineCommand({
   arity: { min: 0, max: 0 },
   isOffline: (flags) => flags.client === true,
   async run(context, flags) {
-    const client: Record<string, unknown> = {
+    const client = {
       Platform: { Name: 'Bulkhead' },
       Version: BULKHEAD_VERSION,
       ApiVersion: NEWEST_API_VERSION,
@@ -27,7 +27,7 @@ export const versionCommand = defineCommand({
     let failure: unknown;
     if (flags.client !== true) {
       try {
-        client['ApiVersion'] = await context.client().apiVersion();
+        client.ApiVersion = await context.client().apiVersion();
         server = await context.client().system.version();
       } catch (error) {
         failure = error;
@@ -43,13 +43,13 @@ export const versionCommand = defineCommand({
   },
 });
 
-function formatClient(client: Readonly<Record<string, unknown>>): string {
-  const api = client['ApiVersion'] === client['DefaultAPIVersion'] ? client['ApiVersion'] : `${client['ApiVersion']} (downgraded from ${client['DefaultAPIVersion']})`;
+function formatClient(client: Readonly<Record<'ApiVersion' | 'DefaultAPIVersion' | 'NodeVersion' | 'Os' | 'Arch', string>>): string {
+  const api = client.ApiVersion === client.DefaultAPIVersion ? client.ApiVersion : `${client.ApiVersion} (downgraded from ${client.DefaultAPIVersion})`;
   return formatFields('Client: Bulkhead', [
-    ['Version', client['Version']],
+    ['Version', BULKHEAD_VERSION],
     ['API version', api],
-    ['Node version', client['NodeVersion']],
-    ['OS/Arch', `${client['Os']}/${client['Arch']}`],
+    ['Node version', client.NodeVersion],
+    ['OS/Arch', `${client.Os}/${client.Arch}`],
   ]);
 }
 

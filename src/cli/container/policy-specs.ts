@@ -26,8 +26,9 @@ export function parseUlimit(text: string): { Name: string; Soft: number; Hard: n
 export function parseDevice(text: string): { PathOnHost: string; PathInContainer: string; CgroupPermissions: string } {
   const [source = '', ...rest] = text.split(':');
   if (source === '' || rest.length > 2) throw new UsageError(`invalid device specification: ${text}`);
-  const isMode = (part: string | undefined): part is string => part !== undefined && /^[rwm]{1,3}$/.test(part);
-  if (rest.length === 1 && isMode(rest[0])) return { PathOnHost: source, PathInContainer: source, CgroupPermissions: rest[0] };
+  const isMode = (part: string): boolean => /^[rwm]{1,3}$/.test(part);
+  const only = rest.length === 1 ? (rest[0] ?? '') : '';
+  if (isMode(only)) return { PathOnHost: source, PathInContainer: source, CgroupPermissions: only };
   const mode = rest[1] ?? 'rwm';
   if (!isMode(mode)) throw new UsageError(`invalid device mode: ${mode}`);
   return { PathOnHost: source, PathInContainer: rest[0] || source, CgroupPermissions: mode };

@@ -20,7 +20,7 @@ function printNested(value: unknown): string {
     const entries = sortedEntries(value).filter(([, member]) => typeof member !== 'function');
     return `map[${entries.map(([key, member]) => `${key}:${printNested(member)}`).join(' ')}]`;
   }
-  return String(value);
+  return typeof value === 'string' ? value : typeof value === 'boolean' ? String(value) : JSON.stringify(value);
 }
 
 function printNumber(value: number): string {

@@ -6,7 +6,7 @@ export function describeInfo(info: InfoAnswer): string {
   const lines: string[] = [];
   const add = (depth: number, name: string, value: unknown): void => {
     if (value === undefined || value === null || value === '') return;
-    lines.push(`${' '.repeat(depth)}${name}: ${String(value)}`);
+    lines.push(`${' '.repeat(depth)}${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`);
   };
   add(1, 'Containers', info['Containers']);
   add(2, 'Running', info['ContainersRunning']);
@@ -62,7 +62,7 @@ export function describeInfo(info: InfoAnswer): string {
   const own = Object.entries(mapOf(info['Bulkhead']));
   if (own.length > 0) {
     lines.push(' Bulkhead:');
-    for (const [name, value] of own) add(2, name, typeof value === 'object' ? JSON.stringify(value) : value);
+    for (const [name, value] of own) add(2, name, value);
   }
   return `${lines.join('\n')}\n\n`;
 }
