@@ -35,7 +35,7 @@ export interface Command<Table extends FlagTable = FlagTable> {
 
 /** A command whose flags' types are those of its table. */
 export function defineCommand<const Table extends FlagTable>(command: Command<Table>): Command {
-  return command as Command;
+  return command;
 }
 
 /** A command that lives outside this room: it gets its arguments as they are. */
