@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import koffi from 'koffi';
 import { z } from 'zod';
 import { EngineError, toEngineError, type ErrorCode } from '../../core/errors.ts';
+import { findInstallation } from '../installation.ts';
 import { functionDeclarations, structures, type FunctionName } from './declarations.ts';
 
 /** The ABI this file is written for; see `BH_ABI_VERSION` in `native/binding/include/bulkhead.h`. */
@@ -97,24 +98,14 @@ function decodeReply<T>(name: string, code: number, reply: Reply, schema: z.ZodT
   }
 }
 
-/** `BULKHEAD_LIBRARY`, else beside an installed program (`lib/bulkhead/`), else what cargo built in a checkout. */
+/** `BULKHEAD_LIBRARY`, else the library of this installation or checkout. */
 export function findLibrary(environment: Readonly<Record<string, string | undefined>> = process.env): string {
-  const configured = environment['BULKHEAD_LIBRARY'];
-  const here = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url));
-  const places =
-    configured === undefined || configured === ''
-      ? [
-          here('../../../native/target/release/libbulkhead.so'),
-          here('./libbulkhead.so'),
-          here('../lib/bulkhead/libbulkhead.so'),
-        ]
-      : [configured];
-  const path = places.find((place) => existsSync(place));
-  if (path !== undefined) return path;
+  const path = environment['BULKHEAD_LIBRARY'] || join(findInstallation().programs, 'libbulkhead.so');
+  if (existsSync(path)) return path;
   throw new EngineError(
     'unavailable',
-    `libbulkhead.so is not at ${places.join(' nor at ')}: build it with \`cargo build --release -p bulkhead-binding\` in native/, or set BULKHEAD_LIBRARY`,
-    { details: { places } },
+    `libbulkhead.so is not at ${path}: build it with \`cargo build --release -p bulkhead-binding\` in native/, or set BULKHEAD_LIBRARY`,
+    { details: { path } },
   );
 }
 

@@ -1,0 +1,27 @@
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** Where the parts of this program are that are not TypeScript. */
+export interface Installation {
+  /** Native programs and libbulkhead.so. */
+  readonly programs: string;
+  /** Guest kernel, initramfs, scratch disk template. */
+  readonly images: string;
+}
+
+/**
+ * An installed package has all parts in a `libexec` beside its bundle; in a checkout they are where their builds put them. Looked for
+ * upwards from this file, which may be a source, a bundle or a chunk of one.
+ */
+export function findInstallation(): Installation {
+  const start = dirname(fileURLToPath(import.meta.url));
+  for (let directory = start; ; directory = dirname(directory)) {
+    const libexec = join(directory, 'libexec');
+    if (existsSync(join(libexec, 'bulkhead-shim'))) return { programs: libexec, images: libexec };
+    if (existsSync(join(directory, 'native', 'Cargo.toml'))) {
+      return { programs: join(directory, 'native', 'target', 'release'), images: join(directory, 'build', 'vm') };
+    }
+    if (directory === dirname(directory)) return { programs: start, images: start };
+  }
+}
