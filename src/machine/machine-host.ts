@@ -113,7 +113,7 @@ async function findProblem(qemuPath: string | undefined, files: MachineFiles): P
 }
 
 async function findProgram(name: string): Promise<string | undefined> {
-  const directories = (process.env['PATH'] ?? '').split(delimiter).concat('/usr/bin', '/usr/local/bin');
+  const directories = (process.env['PATH'] ?? '/usr/local/bin:/usr/bin').split(delimiter);
   for (const directory of directories.filter((one) => one.startsWith('/'))) {
     const path = join(directory, name);
     if (await isExecutable(path)) return path;

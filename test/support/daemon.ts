@@ -34,9 +34,10 @@ export class TestDaemon implements AsyncDisposable {
   readonly bridgePrefix: string;
   readonly #test: ExecutionContext;
   readonly #args: readonly string[];
+  readonly #env: Readonly<Record<string, string>>;
   #child: ChildProcess | undefined;
 
-  private constructor(test: ExecutionContext, root: string, args: readonly string[]) {
+  private constructor(test: ExecutionContext, root: string, args: readonly string[], env: Readonly<Record<string, string>>) {
     this.#test = test;
     this.root = root;
     this.dataRoot = join(root, 'data');
@@ -44,10 +45,16 @@ export class TestDaemon implements AsyncDisposable {
     this.socketPath = join(root, 'd.sock');
     this.bridgePrefix = `q${root.slice(-4).toLowerCase().replaceAll(/[^a-z0-9]/g, 'x')}`.slice(0, 5);
     this.#args = args;
+    this.#env = env;
   }
 
-  static async start(test: ExecutionContext, args: readonly string[] = []): Promise<TestDaemon> {
-    const daemon = new TestDaemon(test, await mkdtemp(join(tmpdir(), 'bh-')), args);
+  /** `env` is added to this process's own. */
+  static async start(
+    test: ExecutionContext,
+    args: readonly string[] = [],
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<TestDaemon> {
+    const daemon = new TestDaemon(test, await mkdtemp(join(tmpdir(), 'bh-')), args, env);
     await daemon.start();
     return daemon;
   }
@@ -73,7 +80,7 @@ export class TestDaemon implements AsyncDisposable {
         '--shutdown-containers',
         ...this.#args,
       ],
-      { stdio: ['ignore', 'pipe', 'pipe'] },
+      { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...this.#env } },
     );
     this.#child = child;
     child.stderr.pipe(createWriteStream(this.logPath, { flags: 'a' }));
