@@ -1,0 +1,52 @@
+import type { Subject } from './subjects.ts';
+import { median } from './statistics.ts';
+
+export interface Moment {
+  readonly name: string;
+  /** Since the docker client was started. */
+  readonly ms: number;
+}
+
+interface Inspected {
+  readonly Bulkhead?: { readonly phases?: readonly { readonly name: string; readonly monotonicNs: number }[] };
+}
+
+/** One run whose container outlives its end, told as moments: the client's start and end, and between them the phases that we recorded. */
+export async function recordRun({ engine, flags }: Subject, image: string, network: string): Promise<Moment[]> {
+  const name = 'ledger';
+  const args = ['--name', name, '--network', network, ...flags, image, 'true'];
+  const { startedNs, endedNs } = await engine.docker('run', ...args);
+  const { stdout } = await engine.docker('inspect', name);
+  await engine.docker('rm', '-f', name);
+  const [container] = JSON.parse(stdout) as Inspected[];
+  const phases = container?.Bulkhead?.phases ?? [];
+  return [{ name: 'client-started', monotonicNs: startedNs }, ...phases, { name: 'client-ended', monotonicNs: endedNs }]
+    .toSorted((first, second) => first.monotonicNs - second.monotonicNs)
+    .map(({ name, monotonicNs }) => ({ name, ms: (monotonicNs - startedNs) / 1e6 }));
+}
+
+export interface LedgerLine {
+  readonly name: string;
+  /** Medians: when this was reached after the client's start, and how long after the moment before it. */
+  readonly atMs: number;
+  readonly stepMs: number;
+}
+
+/** A name may come twice in one run (the daemon and the shim each say `shim-ready`): they are told apart by their order. */
+export function summarizeRuns(runs: readonly (readonly Moment[])[]): LedgerLine[] {
+  const at = new Map<string, number[]>();
+  const step = new Map<string, number[]>();
+  for (const moments of runs) {
+    const seen = new Map<string, number>();
+    moments.forEach(({ name, ms }, index) => {
+      const count = (seen.get(name) ?? 0) + 1;
+      seen.set(name, count);
+      const key = count === 1 ? name : `${name} (${count})`;
+      at.set(key, [...(at.get(key) ?? []), ms]);
+      step.set(key, [...(step.get(key) ?? []), ms - (moments[index - 1]?.ms ?? ms)]);
+    });
+  }
+  return [...at]
+    .map(([name, times]) => ({ name, atMs: median(times), stepMs: median(step.get(name) ?? []) }))
+    .toSorted((first, second) => first.atMs - second.atMs);
+}

@@ -1,0 +1,53 @@
+import type { Subject } from './subjects.ts';
+
+/** Something that is timed: resolves to milliseconds. */
+export interface Scenario {
+  readonly title: string;
+  /** Rounds in proportion to those of the quickest scenario. */
+  readonly share: number;
+  measure(subject: Subject, image: string): Promise<number>;
+}
+
+const PARALLEL = 10;
+
+const elapsedMs = ({ startedNs, endedNs }: { startedNs: number; endedNs: number }): number =>
+  (endedNs - startedNs) / 1e6;
+
+function runScenario(title: string, network: string): Scenario {
+  return {
+    title,
+    share: 1,
+    async measure({ engine, flags }, image) {
+      return elapsedMs(await engine.docker('run', '--rm', '--network', network, ...flags, image, 'true'));
+    },
+  };
+}
+
+async function startTogether({ engine, flags }: Subject, image: string, count: number): Promise<number> {
+  const names = Array.from({ length: count }, (_, index) => `start-${index}`);
+  for (const name of names) await engine.docker('create', '--name', name, ...flags, image, 'true');
+  const since = performance.now();
+  // Each must have started before one that cannot is told: nothing may still be on its way when the containers are removed.
+  const outcomes = await Promise.allSettled(names.map((name) => engine.docker('start', name)));
+  const ms = performance.now() - since;
+  const failed = outcomes.find((outcome) => outcome.status === 'rejected');
+  if (!failed) await engine.docker('wait', ...names);
+  await engine.docker('rm', '-f', ...names);
+  if (failed) throw failed.reason;
+  return ms;
+}
+
+export const SCENARIOS: readonly Scenario[] = [
+  runScenario('run --rm, default bridge', 'bridge'),
+  runScenario('run --rm, --network none', 'none'),
+  {
+    title: 'start of a created container',
+    share: 1,
+    measure: (subject, image) => startTogether(subject, image, 1),
+  },
+  {
+    title: `${PARALLEL} starts at once`,
+    share: 1 / 3,
+    measure: (subject, image) => startTogether(subject, image, PARALLEL),
+  },
+];
