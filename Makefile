@@ -91,7 +91,7 @@ bench: setup ## start times beside dockerd and runc of Debian, in one run
 	@node scripts/bench.ts
 
 install: setup ## program, library and systemd unit below PREFIX
-	@scripts/install-program "$(DESTDIR)$(PREFIX)"
+	@scripts/install-program "$(DESTDIR)$(PREFIX)" "$(PREFIX)"
 
 clean: ## everything that was built here
 	rm -rf build native/target node_modules
