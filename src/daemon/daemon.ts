@@ -9,6 +9,7 @@ import { containerMigrations, ContainerTable } from '../engine/container-table.t
 import { Containers } from '../engine/container-service.ts';
 import type { EngineContext } from '../engine/engine-context.ts';
 import { EventRing } from '../engine/event-log.ts';
+import { Images } from '../engine/image-service.ts';
 import { Networks } from '../engine/networks.ts';
 import { System } from '../engine/system.ts';
 import { MachineHost } from '../machine/machine-host.ts';
@@ -26,6 +27,7 @@ import { findArtifacts } from './artifacts.ts';
 import type { DaemonSettings } from './daemon-options.ts';
 import { planListeners } from './listeners.ts';
 import { createLogger } from './logging.ts';
+import { registryProxy } from './registry-proxy.ts';
 import { subnetsOfPool } from './address-pools.ts';
 import { PRODUCT_VERSION } from './version.ts';
 
@@ -74,12 +76,16 @@ export class Daemon {
     const clock = systemClock;
     const events = new EventRing(clock);
     const machine = await MachineHost.open(settings.accelerator, artifacts.machineFiles);
-    const images = await ImageStore.open({
+    const store = await ImageStore.open({
       root: dataRoot,
       database,
       layerBuilder: new ProcessLayerBuilder(artifacts.layerBuilderPath),
       registry: stack.use(
-        new RegistryClient({ mirrors: settings['registry-mirrors'], insecureRegistries: settings['insecure-registries'] }),
+        new RegistryClient({
+          mirrors: settings['registry-mirrors'],
+          insecureRegistries: settings['insecure-registries'],
+          ...registryProxy(process.env),
+        }),
       ),
       logger,
     });
@@ -92,7 +98,7 @@ export class Daemon {
     });
     const context: EngineContext = {
       table: ContainerTable.load(database),
-      images,
+      images: store,
       events,
       launcher: new ShimLauncher({ shimPath: artifacts.shimPath }),
       network,
@@ -110,7 +116,8 @@ export class Daemon {
       defaultIsolation: settings.isolation,
       allowedIsolations: settings['allowed-isolation'],
     };
-    const containers = new Containers(context);
+    const images = new Images(context);
+    const containers = new Containers(context, (imageId) => images.afterContainerRemoval(imageId));
     await containers.reconcile();
     stack.defer(() => containers.detach());
     const engine = {
@@ -128,6 +135,9 @@ export class Daemon {
     const server = stack.use(
       await startApiServer({ engine, logger, version: PRODUCT_VERSION, listeners: planListeners(settings) }, signal),
     );
+    // Nobody waits for it, except the end of what it works on.
+    const sweeping = images.sweep();
+    stack.defer(() => sweeping);
     logger.info({ accelerator: machine.accelerator, problem: machine.problem, kvm: machine.kvm }, 'ready');
     const clearHost = async (): Promise<void> => {
       await context.layerMounts[Symbol.asyncDispose]();
@@ -149,7 +159,10 @@ export class Daemon {
 async function makeRoots(dataRoot: string, execRoot: string): Promise<void> {
   // A sandbox's socket path is made from the exec root and has 108 bytes at most (unix(7)).
   if (Buffer.byteLength(execRoot) > 60) {
-    throw new EngineError('invalid-argument', `--exec-root ${execRoot} is too long: 60 bytes at most, as unix sockets are made in it`);
+    throw new EngineError(
+      'invalid-argument',
+      `--exec-root ${execRoot} is too long: 60 bytes at most, as unix sockets are made in it`,
+    );
   }
   for (const path of [dataRoot, join(dataRoot, 'containers')]) await mkdir(path, { recursive: true, mode: 0o711 });
   await mkdir(execRoot, { recursive: true, mode: 0o711 });

@@ -37,9 +37,12 @@ export class Containers implements ContainerService {
   readonly #waiters = new Waiters();
   readonly #attachments = new Attachments();
   readonly #runner: ContainerRunner;
+  readonly #afterRemoval: (imageId: string) => Promise<void>;
 
-  constructor(context: EngineContext) {
+  /** `afterRemoval` is told of the image of each container that is gone. */
+  constructor(context: EngineContext, afterRemoval: (imageId: string) => Promise<void>) {
     this.#context = context;
+    this.#afterRemoval = afterRemoval;
     this.#runner = new ContainerRunner(context, {
       attachments: this.#attachments,
       waiters: this.#waiters,
@@ -309,6 +312,7 @@ export class Containers implements ContainerService {
       table.delete(id);
       events.publish(containerEvent(record, 'destroy'));
       this.#waiters.removed(id);
+      await this.#afterRemoval(record.imageId);
     });
   }
 

@@ -1,12 +1,20 @@
 import type { Readable, Writable } from 'node:stream';
 import type { ContainerState } from '../core/container-state.ts';
 import type { ContainerConfig, ContainerCreateRequest, HostConfig } from '../wire/docker/container-config.ts';
-import type { ImageStore } from '../oci/image-store.ts';
+import type { Digest } from '../core/digest.ts';
+import type { ImageReference } from '../core/image-reference.ts';
+import type { ImageHistoryEntry } from '../oci/image-history.ts';
+import type { LoadedImage, LoadOptions } from '../oci/image-load.ts';
+import type { PullOptions, PullResult } from '../oci/image-pull.ts';
+import type { PushedTag, PushOptions } from '../oci/image-push.ts';
+import type { ImageRecord } from '../oci/image-records.ts';
+import type { RemovedEntry } from '../oci/image-removal.ts';
+import type { RegistryCredentials } from '../oci/registry/authorizer.ts';
 
 /** What the API serves: the engine's use cases by subject. Every method throws `EngineError`. */
 export interface Engine {
   readonly containers: ContainerService;
-  readonly images: ImageStore;
+  readonly images: ImageService;
   readonly networks: NetworkService;
   readonly events: EventLog;
   readonly system: SystemService;
@@ -145,6 +153,40 @@ export interface LogOptions {
   readonly details: boolean;
 }
 
+export interface ImageService {
+  /** Newest first. Without `all`, unnamed images that others were built on are left out. */
+  list(options: { all: boolean; filters: Filters }): ImageRecord[];
+  /** By full id, repo[:tag], repo@digest, or the start of an id. */
+  resolve(nameOrId: string): ImageRecord;
+  /** Ids of the containers made from it. */
+  containersOf(id: Digest): string[];
+  history(image: ImageRecord): ImageHistoryEntry[];
+  /** Bytes of blobs and unpacked layers, each counted once. */
+  diskUsage(): Promise<{ blobBytes: number; layerBytes: number }>;
+  /** Without tag and digest: `latest`. */
+  pull(reference: ImageReference, options: PullOptions): Promise<PullResult>;
+  /** Without a tag: every tag of the repository. */
+  push(reference: ImageReference, options: PushOptions): Promise<PushedTag[]>;
+  /** Checks credentials; `unauthorized` when the registry refuses them. `serverAddress` empty: docker.io. */
+  login(serverAddress: string, credentials: RegistryCredentials, signal: AbortSignal): Promise<void>;
+  tag(source: string, target: ImageReference): ImageRecord;
+  /** `prune`: parents that are left without a name go, too. */
+  remove(nameOrId: string, options: { force: boolean; prune: boolean }): Promise<RemovedEntry[]>;
+  /** Removes unnamed images that no container uses; with `dangling=false` named ones too. */
+  prune(filters: Filters): Promise<{ removed: RemovedEntry[]; reclaimedBytes: number }>;
+  load(source: Readable, options: LoadOptions): Promise<LoadedImage[]>;
+  save(names: readonly string[]): Readable;
+  /** A tar of a root file system, plain or compressed, becomes an image of one layer. */
+  import(source: AsyncIterable<Uint8Array>, options: ImportOptions): Promise<ImageRecord>;
+}
+
+export interface ImportOptions {
+  readonly target: ImageReference | undefined;
+  /** What the image's history says of it. */
+  readonly comment: string;
+  readonly signal: AbortSignal;
+}
+
 export interface NetworkService {
   list(filters: Filters): NetworkView[];
   inspect(nameOrId: string): NetworkView;
@@ -195,7 +237,12 @@ export interface SystemInfo {
   readonly cpus: number;
   readonly memoryBytes: number;
   readonly dataRoot: string;
-  readonly containers: { readonly total: number; readonly running: number; readonly paused: number; readonly stopped: number };
+  readonly containers: {
+    readonly total: number;
+    readonly running: number;
+    readonly paused: number;
+    readonly stopped: number;
+  };
   readonly images: number;
   readonly defaultIsolation: Isolation;
   readonly allowedIsolations: readonly Isolation[];

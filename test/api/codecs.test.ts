@@ -5,7 +5,7 @@ import { encodeHostConfig } from '../../src/api/codecs/host-config.ts';
 import { humanDuration, statusText } from '../../src/api/codecs/status-text.ts';
 import { formatTime } from '../../src/api/codecs/timestamp.ts';
 import { compareVersions } from '../../src/api/api-version.ts';
-import { parseMoment } from '../../src/api/image-filter.ts';
+import { parseMoment } from '../../src/engine/image-filters.ts';
 import { timestampParameter } from '../../src/api/query.ts';
 
 const SECOND = 1000;

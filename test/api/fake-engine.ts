@@ -10,26 +10,37 @@ import type {
   SystemInfo,
   SystemService,
 } from '../../src/engine/engine.ts';
+import { Images } from '../../src/engine/image-service.ts';
 import type { ImageStore } from '../../src/oci/image-store.ts';
+import { systemClock } from '../../src/platform/clock.ts';
 import { FakeContainers } from './fake-containers.ts';
 
 /**
  * An engine for tests of the wire alone: it keeps containers in memory and runs their commands as ordinary processes of this host, without
- * walls, images or limits. It honours the `Engine` interface as far as the API can see.
+ * walls or limits. It honours the `Engine` interface as far as the API can see. Images are the real service over the given store.
  */
 export class FakeEngine implements Engine {
   readonly events: FakeEventLog;
   readonly containers: FakeContainers;
-  readonly images: ImageStore;
+  readonly images: Images;
   readonly networks: NetworkService = new FakeNetworks();
   readonly system: SystemService;
   /** Calls in order, as `attach`, `wait`, `start` … */
   readonly calls: string[] = [];
 
-  constructor(images: ImageStore) {
-    this.images = images;
+  constructor(store: ImageStore) {
     this.events = new FakeEventLog();
     this.containers = new FakeContainers(this.events, this.calls);
+    const { events, containers } = this;
+    this.images = new Images({
+      images: store,
+      events,
+      table: { all: () => containers.list({ all: true, limit: 0, filters: new Map() }) },
+      // Nothing is ever mounted here.
+      layerMounts: { sweep: () => Promise.resolve() },
+      clock: systemClock,
+      logger: console,
+    });
     this.system = { info: () => Promise.resolve(describeSystem(this.containers)) };
   }
 }

@@ -10,6 +10,8 @@ const image = createImage({
   layers: [{ hello: 'hello' }],
   config: { Labels: { colour: 'red' }, ExposedPorts: { '80/tcp': {} } },
 });
+/** bcrypt of "secret" for "ann". */
+const HTPASSWD = 'ann:$2b$05$ykBqQRsCknnp4W4Cnb1v7eibKqzdyBLVT.2M/eHNDax3pjqa1UV.6';
 
 test('docker pull shows layers and the last line libraries wait for, and inspect, images, history and df know the image', async (t) => {
   await using fixture = await openStore();
@@ -104,6 +106,21 @@ test("an image that is nowhere is Docker's error, for a pull, an inspection and 
   t.regex((await daemon.docker(['rmi', 'nowhere'])).stderr, /No such image: nowhere:latest/);
   t.regex((await daemon.docker(['pull', 'UPPER'])).stderr, /must be lowercase/);
   t.regex((await daemon.docker(['image', 'ls', '--filter', 'nonsense=1'])).stderr, /invalid filter 'nonsense'/);
+});
+
+test('docker login succeeds with the right password and not with a wrong one', async (t) => {
+  await using fixture = await openStore();
+  await using registry = await startRegistry({ htpasswd: HTPASSWD });
+  await using daemon = await startFakeDaemon(fixture.store);
+  const wrong = await daemon.docker(['login', '-u', 'ann', '--password-stdin', registry.host], { stdin: 'guess' });
+  t.is(wrong.exitCode, 1);
+  t.regex(wrong.stderr, /login attempt to .* failed with status: 401 Unauthorized/);
+  const right = await daemon.docker(['login', '-u', 'ann', '--password-stdin', registry.host], { stdin: 'secret' });
+  t.is(right.exitCode, 0, right.stderr);
+  t.regex(right.stdout, /^Login Succeeded$/m);
+  const body = JSON.stringify({ username: 'ann', password: 'guess', serveraddress: registry.host });
+  const head = `POST /v1.51/auth HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json\r\n`;
+  t.regex(await daemon.exchange(`${head}Content-Length: ${body.length}\r\n\r\n${body}`), /^HTTP\/1\.1 401 /);
 });
 
 test('a load of garbage is an ordinary error, with nothing left behind', async (t) => {

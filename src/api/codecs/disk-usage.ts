@@ -10,16 +10,15 @@ export async function encodeDiskUsage(
   types: readonly string[],
 ): Promise<Record<string, unknown>> {
   const wants = (type: string): boolean => types.length === 0 || !isAtLeast(version, '1.42') || types.includes(type);
-  const views =
-    wants('container') || wants('image') ? engine.containers.list({ all: true, limit: 0, filters: new Map() }) : [];
-  const images = wants('image') ? engine.images.list() : [];
+  const filters = new Map();
+  const views = wants('container') ? engine.containers.list({ all: true, limit: 0, filters }) : [];
+  const images = wants('image') ? engine.images.list({ all: true, filters }) : [];
   const layerBytes = wants('image') ? (await engine.images.diskUsage()).layerBytes : 0;
-  const users = (imageId: string): number => views.filter((view) => view.imageId === imageId).length;
   const nowMs = Date.now();
   return {
     LayersSize: layerBytes,
-    Images: images.map((image) => encodeImageSummary(image, version, users(image.id))),
-    Containers: (wants('container') ? views : []).map((view) => encodeContainerSummary(view, version, nowMs)),
+    Images: images.map((image) => encodeImageSummary(image, version, engine.images.containersOf(image.id).length)),
+    Containers: views.map((view) => encodeContainerSummary(view, version, nowMs)),
     Volumes: [],
     BuildCache: [],
     ...(isAtLeast(version, '1.42') ? {} : { BuilderSize: 0 }),

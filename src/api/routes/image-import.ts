@@ -1,5 +1,5 @@
 import { EngineError } from '../../core/errors.ts';
-import { familiarString, imageReferenceFromParts, withDefaultTag } from '../../core/image-reference.ts';
+import { imageReferenceFromParts, withDefaultTag } from '../../core/image-reference.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { ApiReply } from '../api-reply.ts';
 import type { ApiRequest } from '../api-request.ts';
@@ -24,19 +24,14 @@ export async function importImage(request: ApiRequest, reply: ApiReply, engine: 
     );
   }
   const repository = textParameter(request.query, 'repo');
-  const target = repository && withDefaultTag(imageReferenceFromParts(repository, textParameter(request.query, 'tag')));
+  const target =
+    repository === undefined
+      ? undefined
+      : withDefaultTag(imageReferenceFromParts(repository, textParameter(request.query, 'tag')));
   const lines = new JsonLineStream(reply);
   const work = async (): Promise<void> => {
-    await using held = await engine.images.ingestLayer(request.body, { signal: request.signal });
-    const created = new Date().toISOString();
     const comment = textParameter(request.query, 'message') ?? 'Imported from -';
-    const image = await engine.images.create({
-      config: { architecture: 'amd64', os: 'linux', created, config: {}, history: [{ created, comment }] },
-      layers: [held.layer],
-      ...(target ? { tags: [target] } : {}),
-    });
-    const name = target ? familiarString(target) : image.id;
-    engine.events.publish({ type: 'image', action: 'import', actorId: image.id, attributes: { name } });
+    const image = await engine.images.import(request.body, { target, comment, signal: request.signal });
     lines.send({ status: image.id });
   };
   await lines.finish(work());

@@ -1,5 +1,5 @@
 import { EngineError } from '../../core/errors.ts';
-import { familiarName, familiarString, imageReferenceFromParts, withDefaultTag } from '../../core/image-reference.ts';
+import { imageReferenceFromParts, withDefaultTag } from '../../core/image-reference.ts';
 import { decodeRegistryAuth } from '../../wire/docker/registry-auth.ts';
 import { describeLoadedImage } from '../../oci/image-load.ts';
 import { parsePlatform } from '../../oci/platform-selection.ts';
@@ -30,15 +30,7 @@ export const imageTransferRoutes: readonly Route[] = [
       const lines = new JsonLineStream(reply);
       const load = async (): Promise<void> => {
         const loaded = await engine.images.load(request.body, { signal: request.signal });
-        for (const image of loaded) {
-          for (const stream of describeLoadedImage(image)) lines.send({ stream });
-          engine.events.publish({
-            type: 'image',
-            action: 'load',
-            actorId: image.id,
-            attributes: { name: image.names[0] ?? image.id },
-          });
-        }
+        for (const stream of loaded.flatMap(describeLoadedImage)) lines.send({ stream });
       };
       await lines.finish(load());
     },
@@ -72,7 +64,6 @@ export const imageTransferRoutes: readonly Route[] = [
           onProgress: (event) =>
             describePushProgress(event).forEach((line) => lines.send(line, { isPassing: event.type === 'pushing' })),
         });
-        publishTransfer(engine, 'push', familiarString(reference), familiarName(reference));
       };
       await lines.finish(push());
     },
@@ -96,20 +87,13 @@ async function pull(request: ApiRequest, reply: ApiReply, engine: Engine): Promi
         lines.send(describePullProgress(event), { isPassing });
       },
     });
-    publishTransfer(engine, 'pull', familiarString(reference), familiarName(reference));
   };
   await lines.finish(work());
 }
 
 async function save(request: ApiRequest, reply: ApiReply, engine: Engine, names: readonly string[]): Promise<void> {
   if (names.length === 0) throw new EngineError('invalid-argument', 'no images to save: give at least one name');
-  const archive = engine.images.save(names);
-  for (const name of names) publishTransfer(engine, 'save', name, name);
-  await reply.sendBytes(archive, TAR_TYPE, request.signal);
-}
-
-function publishTransfer(engine: Engine, action: 'pull' | 'push' | 'save', actorId: string, name: string): void {
-  engine.events.publish({ type: 'image', action, actorId, attributes: { name } });
+  await reply.sendBytes(engine.images.save(names), TAR_TYPE, request.signal);
 }
 
 function registryAuth(request: ApiRequest): ReturnType<typeof decodeRegistryAuth> {

@@ -1,5 +1,5 @@
-import { z } from 'zod';
 import { EngineError } from '../../core/errors.ts';
+import { registryLoginSchema } from '../../wire/docker/registry-auth.ts';
 import type { ApiReply } from '../api-reply.ts';
 import { readJson, type ApiRequest } from '../api-request.ts';
 import { encodeDiskUsage } from '../codecs/disk-usage.ts';
@@ -9,6 +9,8 @@ import { encodeVersion } from '../codecs/version.ts';
 import { parseFilters } from '../filters.ts';
 import { timestampParameter } from '../query.ts';
 import type { Route } from '../route.ts';
+
+const ANONYMOUS_LOGIN = { serverAddress: '', credentials: {} };
 
 export const systemRoutes: readonly Route[] = [
   { method: 'OPTIONS', path: '/{path}', handle: (_request, reply) => reply.empty(200) },
@@ -63,12 +65,10 @@ export const systemRoutes: readonly Route[] = [
   {
     method: 'POST',
     path: '/auth',
-    async handle(request) {
-      await readJson(request, z.looseObject({}));
-      throw new EngineError(
-        'unsupported',
-        'checking credentials is not supported yet: they are used as sent with each pull and push',
-      );
+    async handle(request, reply, { engine }) {
+      const { serverAddress, credentials } = (await readJson(request, registryLoginSchema)) ?? ANONYMOUS_LOGIN;
+      await engine.images.login(serverAddress, credentials, request.signal);
+      reply.json(200, { Status: 'Login Succeeded', IdentityToken: '' });
     },
   },
   { method: 'GET', path: '/plugins', handle: (_request, reply) => reply.json(200, []) },

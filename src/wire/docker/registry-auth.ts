@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** `X-Registry-Auth`. Source: moby api/types/registry/authconfig.go. */
+/** `X-Registry-Auth` and the body of `POST /auth`. Source: moby api/types/registry/authconfig.go. */
 const authConfigSchema = z.looseObject({
   username: z.string().nullish(),
   password: z.string().nullish(),
@@ -25,17 +25,26 @@ export function decodeRegistryAuth(header: string | undefined): RegistryAuth | u
   if (header === undefined || header === '') return undefined;
   const parsed = authConfigSchema.safeParse(parseJson(Buffer.from(header, 'base64').toString('utf8')));
   if (!parsed.success) return undefined;
-  const { username, password, auth, identitytoken, registrytoken } = parsed.data;
+  const credentials = credentialsOf(parsed.data);
+  return Object.values(credentials).every((value) => value === undefined) ? undefined : credentials;
+}
+
+/** The body of `POST /auth`. */
+export const registryLoginSchema = authConfigSchema
+  .extend({ serveraddress: z.string().nullish() })
+  .transform((config) => ({ serverAddress: config.serveraddress ?? '', credentials: credentialsOf(config) }));
+
+function credentialsOf(config: z.infer<typeof authConfigSchema>): RegistryAuth {
+  const { username, password, auth, identitytoken, registrytoken } = config;
   const [authUser, ...authPassword] = Buffer.from(auth ?? '', 'base64')
     .toString('utf8')
     .split(':');
-  const credentials = {
+  return {
     username: username || authUser || undefined,
     password: password || authPassword.join(':') || undefined,
     identityToken: identitytoken || undefined,
     registryToken: registrytoken || undefined,
   };
-  return Object.values(credentials).every((value) => value === undefined) ? undefined : credentials;
 }
 
 function parseJson(text: string): unknown {

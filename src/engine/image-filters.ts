@@ -1,16 +1,18 @@
 import { EngineError } from '../core/errors.ts';
 import { parseImageReference, repositoryName } from '../core/image-reference.ts';
-import type { Filters } from '../engine/engine.ts';
 import type { ImageRecord } from '../oci/image-records.ts';
 import type { ImageStore } from '../oci/image-store.ts';
-import { epochSeconds } from './codecs/image.ts';
-import { requireKnownFilters } from './filters.ts';
+import type { Filters } from './engine.ts';
 
 const LIST_FILTERS = ['dangling', 'label', 'label!', 'before', 'since', 'reference', 'until'];
+const PRUNE_FILTERS = ['dangling', 'label', 'label!', 'until'];
 
-/** The images that `GET /images/json` tells of. Without `all`, unnamed images that others were built on are left out. */
-export function selectImages(store: ImageStore, filters: Filters, options: { all: boolean }): ImageRecord[] {
-  requireKnownFilters(filters, LIST_FILTERS);
+/** What filters ask of the store. */
+type Shelf = Pick<ImageStore, 'list' | 'resolve' | 'childrenOf'>;
+
+/** The images that `docker images` shows. Without `all`, unnamed images that others were built on are left out. */
+export function selectImages(store: Shelf, filters: Filters, options: { all: boolean }): ImageRecord[] {
+  requireKnown(filters, LIST_FILTERS);
   const keeps = [
     danglingFilter(filters),
     labelFilter(filters),
@@ -22,10 +24,24 @@ export function selectImages(store: ImageStore, filters: Filters, options: { all
   return store.list().filter((image) => isShown(image) && keeps.every((keep) => keep(image)));
 }
 
+/** The images that a prune is about, used or not: unnamed ones, with `dangling=false` all. */
+export function selectPrunable(store: Shelf, filters: Filters): ImageRecord[] {
+  requireKnown(filters, PRUNE_FILTERS);
+  const onlyUnnamed = danglingValue(filters) ?? true;
+  const others = new Map([...filters].filter(([key]) => key !== 'dangling'));
+  return selectImages(store, others, { all: false }).filter((image) => !onlyUnnamed || image.repoTags.length === 0);
+}
+
+function requireKnown(filters: Filters, known: readonly string[]): void {
+  for (const key of filters.keys()) {
+    if (!known.includes(key)) throw new EngineError('invalid-argument', `invalid filter '${key}'`);
+  }
+}
+
 type ImageFilter = (image: ImageRecord) => boolean;
 
 /** The `dangling` filter's value; undefined where it is not given. */
-export function danglingValue(filters: Filters): boolean | undefined {
+function danglingValue(filters: Filters): boolean | undefined {
   const values = filters.get('dangling');
   if (values === undefined || values.length === 0) return undefined;
   const isTrue = values.some((value) => value === 'true' || value === '1');
@@ -40,7 +56,7 @@ function danglingFilter(filters: Filters): ImageFilter {
 }
 
 /** `label` needs all of its values, `label!` none. */
-export function labelFilter(filters: Filters): ImageFilter {
+function labelFilter(filters: Filters): ImageFilter {
   const wanted = filters.get('label') ?? [];
   const unwanted = filters.get('label!') ?? [];
   return (image) => {
@@ -54,15 +70,19 @@ export function labelFilter(filters: Filters): ImageFilter {
 }
 
 /** `before` and `since` name images, `until` a moment: all compare creation times. */
-function timeFilter(store: ImageStore, filters: Filters): ImageFilter {
-  const created = (name: string): number => epochSeconds(store.resolve(name).config.created);
-  const before = (filters.get('before') ?? []).map(created);
-  const since = (filters.get('since') ?? []).map(created);
+function timeFilter(store: Shelf, filters: Filters): ImageFilter {
+  const before = (filters.get('before') ?? []).map((name) => createdSeconds(store.resolve(name)));
+  const since = (filters.get('since') ?? []).map((name) => createdSeconds(store.resolve(name)));
   const until = (filters.get('until') ?? []).map(parseMoment);
   return (image) => {
-    const own = epochSeconds(image.config.created);
+    const own = createdSeconds(image);
     return [...before, ...until].every((limit) => own < limit) && since.every((limit) => own > limit);
   };
+}
+
+/** Since 1970, where images without a creation time count as made. */
+function createdSeconds(image: ImageRecord): number {
+  return (Date.parse(image.config.created ?? '') || 0) / 1000;
 }
 
 const DURATION_UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
