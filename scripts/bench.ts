@@ -94,16 +94,20 @@ async function startSubjects(
   }
 }
 
-async function describeMachine(engines: readonly Subject[]): Promise<Record<string, unknown>> {
+async function describeMachine(subjects: readonly Subject[]): Promise<Record<string, unknown>> {
   const commit = await run('git', ['-C', ROOT, 'rev-parse', 'HEAD']).then(
     ({ stdout }) => stdout.trim(),
     () => undefined,
   );
   const versions: Record<string, unknown> = {};
-  for (const { name, engine } of engines) {
+  const kernels: Record<string, string> = {};
+  for (const { name, engine, flags } of subjects) {
     versions[name] = JSON.parse((await engine.docker('version', '--format', '{{json .}}')).stdout);
+    const seen = await engine.docker('run', '--rm', '--network', 'none', ...flags, IMAGE, 'uname', '-r');
+    kernels[name] = seen.stdout.trim();
+    say(`${name}: kernel ${kernels[name]}`);
   }
-  return { kernel: release(), cpu: cpus()[0]?.model, cpus: cpus().length, commit, versions };
+  return { kernel: release(), cpu: cpus()[0]?.model, cpus: cpus().length, commit, kernels, versions };
 }
 
 async function bench(signal: AbortSignal): Promise<boolean> {
@@ -117,6 +121,7 @@ async function bench(signal: AbortSignal): Promise<boolean> {
   stack.defer(() => rm(root, { recursive: true, force: true }));
   const { ours, theirs, absence } = await startSubjects(root, stack);
   const subjects = [...ours, ...theirs];
+  const machine = await describeMachine(subjects);
 
   const measurements: Measurement[] = [];
   for (const scenario of SCENARIOS) {
@@ -128,7 +133,6 @@ async function bench(signal: AbortSignal): Promise<boolean> {
   }
   say('* phases');
   const ledgers = await recordLedgers(ours, signal);
-  const machine = await describeMachine(subjects);
 
   printTable(measurements);
   for (const [subject, runs] of ledgers) printLedger(subject, summarizeRuns(runs), runs.length);

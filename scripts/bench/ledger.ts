@@ -8,6 +8,7 @@ export interface Moment {
 }
 
 interface Inspected {
+  readonly State: { readonly FinishedAt: string };
   readonly Bulkhead?: { readonly phases?: readonly { readonly name: string; readonly monotonicNs: number }[] };
 }
 
@@ -19,10 +20,23 @@ export async function recordRun({ engine, flags }: Subject, image: string, netwo
   const { stdout } = await engine.docker('inspect', name);
   await engine.docker('rm', '-f', name);
   const [container] = JSON.parse(stdout) as Inspected[];
-  const phases = container?.Bulkhead?.phases ?? [];
-  return [{ name: 'client-started', monotonicNs: startedNs }, ...phases, { name: 'client-ended', monotonicNs: endedNs }]
+  if (container === undefined) throw new Error(`docker inspect ${name} told nothing`);
+  const phases = container.Bulkhead?.phases ?? [];
+  if (phases.length === 0) throw new Error(`docker inspect ${name} told no phases`);
+  const finishedNs = Date.parse(container.State.FinishedAt) * 1e6 - realtimeMinusMonotonicNs();
+  return [
+    { name: 'client-started', monotonicNs: startedNs },
+    ...phases,
+    // Of a resolution of a millisecond, and in a micro-VM by the guest's clock.
+    { name: 'finished-at', monotonicNs: finishedNs },
+    { name: 'client-ended', monotonicNs: endedNs },
+  ]
     .toSorted((first, second) => first.monotonicNs - second.monotonicNs)
-    .map(({ name, monotonicNs }) => ({ name, ms: (monotonicNs - startedNs) / 1e6 }));
+    .map((moment) => ({ name: moment.name, ms: (moment.monotonicNs - startedNs) / 1e6 }));
+}
+
+function realtimeMinusMonotonicNs(): number {
+  return Date.now() * 1e6 - Number(process.hrtime.bigint());
 }
 
 export interface LedgerLine {
