@@ -21,6 +21,9 @@ use std::time::Duration;
 const CONTAINER: &str = "c1";
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
+const HIERARCHIES: [&str; 4] =
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified"];
+
 /// The reaper waits for any child of the process, so only one test at a time may have children.
 static TURN: Mutex<()> = Mutex::new(());
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -129,8 +132,8 @@ impl Bench {
     /// Nothing of the machine is left on the host.
     fn finish(self) {
         let name = &self.machine.cgroup_path;
-        for hierarchy in ["memory", "pids", "unified", "."] {
-            let path = Path::new("/sys/fs/cgroup").join(hierarchy).join(name);
+        for hierarchy in HIERARCHIES {
+            let path = Path::new(hierarchy).join(name);
             assert!(!path.exists(), "{} is left", path.display());
         }
         assert!(!self.directory.join("run/machine-root").exists());
@@ -140,6 +143,12 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
+        // After a failed test the machine may be dying still; what is left then is empty, and the next run does not meet it.
+        for hierarchy in HIERARCHIES {
+            let group = Path::new(hierarchy).join(&self.machine.cgroup_path);
+            let _ = fs::remove_dir(&group);
+            let _ = fs::remove_dir(group.parent().unwrap());
+        }
         let _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -45,8 +45,8 @@ pub fn kernel_command_line(machine: &MachineConfig, tsc_khz: Option<u64>) -> Str
     .map(str::to_owned)
     .into();
     if is_emulated(machine) {
-        // Speculation does not exist in emulated code.
-        words.push("mitigations=off".into());
+        // Speculation does not exist in emulated code, and taking the lock prefixes out of the kernel costs more there than they do.
+        words.push("mitigations=off noreplace-smp".into());
         if let Some(khz) = tsc_khz {
             // The emulated counter is the host's. Calibrating it against an emulated timer takes long, and under load gives
             // nonsense (the clock source then falls back to jiffies, 4 ms). lpj is for 250 Hz: both kernels have CONFIG_HZ=250.
