@@ -98,7 +98,7 @@ export class Service implements AsyncDisposable {
   async #lastWords(): Promise<string> {
     if (this.#spawnError) return this.#spawnError.message;
     const lines = (await readFile(this.logPath, 'utf8')).trim().split('\n');
-    return `the last lines of its log were\n${lines.slice(-8).join('\n')}`;
+    return `${lines.at(-1)}\nthe last lines of its log:\n${lines.slice(-8).join('\n')}`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
