@@ -18,6 +18,7 @@ import { ProcessLayerBuilder } from '../oci/layer-builder.ts';
 import { imageMigrations } from '../oci/image-records.ts';
 import { ImageStore } from '../oci/image-store.ts';
 import { RegistryClient } from '../oci/registry/registry-client.ts';
+import { cgroupVersion } from '../platform/cgroups.ts';
 import { systemClock } from '../platform/clock.ts';
 import { Database } from '../platform/database.ts';
 import { lockFile } from '../platform/ffi/files.ts';
@@ -109,6 +110,7 @@ export class Daemon {
       host: { cpus: availableParallelism(), memoryBytes: totalmem() },
       machineDefaults: MACHINE_DEFAULTS,
       hostCapabilities: await hostCapabilities(),
+      hostCgroupVersion: await cgroupVersion(),
       runcPath: 'runc',
       dataRoot,
       execRoot,

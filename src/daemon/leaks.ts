@@ -64,6 +64,8 @@ async function readProcess(pid: string): Promise<ProcessFacts | undefined> {
       readFile(`/proc/${pid}/cmdline`, 'utf8'),
     ]);
     const number = (key: string): number => Number(new RegExp(`^${key}:\\s*(\\d+)`, 'm').exec(status)?.[1] ?? -1);
+    // Without a command line it is a kernel thread, or a process on its way out, without memory already.
+    if (cmdline === '') return undefined;
     return { pid: Number(pid), parent: number('PPid'), uid: number('Uid'), args: cmdline.split('\0').filter(Boolean) };
   } catch {
     return undefined; // It ended while we looked.

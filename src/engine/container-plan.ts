@@ -20,8 +20,6 @@ export interface PlanContext {
   readonly allowedIsolations: readonly Isolation[];
   /** What a machine would run on here. */
   readonly accelerator: 'kvm' | 'tcg';
-  /** Networks that a container can name. */
-  readonly networkModes: ReadonlySet<string>;
 }
 
 /** Checks a create request against image, host and walls, and decides everything about the container but its id and name. */
@@ -41,7 +39,7 @@ export function planContainer(
   }
   checkConfig(config);
   checkHostConfig(hostConfig, isolation);
-  hostConfig.NetworkMode = planNetworkMode(hostConfig, config, networking, context.networkModes);
+  hostConfig.NetworkMode = planNetworkMode(hostConfig, config, networking);
   hostConfig.Isolation = isolation;
   const resources = planResources(
     { nanoCpus: hostConfig.NanoCpus, cpuQuota: hostConfig.CpuQuota, cpuPeriod: hostConfig.CpuPeriod, memory: hostConfig.Memory },
@@ -178,7 +176,6 @@ function planNetworkMode(
   hostConfig: HostConfig,
   config: ContainerConfig,
   networking: ContainerCreateRequest['NetworkingConfig'],
-  known: ReadonlySet<string>,
 ): string {
   if (config.NetworkDisabled) return 'none';
   const [endpoint] = Object.keys(networking?.EndpointsConfig ?? {});
@@ -188,6 +185,6 @@ function planNetworkMode(
   if (name === 'host' || name.startsWith('container:')) {
     throw new EngineError('unsupported', `network mode '${name}' is not supported by this version; choose bridge or none`);
   }
-  if (!known.has(name)) throw new EngineError('not-found', `network ${name} not found`);
+  // Whether it exists is asked at start, as in Docker: a 404 to create would tell clients that the image is missing.
   return name;
 }

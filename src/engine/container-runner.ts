@@ -69,7 +69,7 @@ export class ContainerRunner {
       Object.keys(record.config.ExposedPorts ?? {}),
       record.hostConfig.PublishAllPorts ?? false,
     );
-    const planned = this.#planSandboxRecord(record);
+    const planned = await this.#planSandboxRecord(record);
     // The intent goes to disk before the first effect, so that whatever is left after a crash has an owner.
     table.update({ ...record, sandbox: planned });
     let sandbox: Sandbox | undefined;
@@ -77,14 +77,16 @@ export class ContainerRunner {
       const input = await this.#gather(record, planned, ports);
       mark('planned');
       sandbox = await launcher.launch(planSandbox(input));
-      mark('shim-ready');
+      mark('sandbox-ready');
       await sandbox.createContainer(record.id, planCreateContainer(input));
-      mark('container-created');
+      mark('create-answered');
       await this.#attachments.connect(record.id, sandbox);
       const { pid } = await sandbox.start(record.id, INIT);
-      mark('process-started');
-      const held = ports.length > 0 ? (await sandbox.status()).ports : [];
-      this.#started(record, { ...planned, ports: groupPorts(held), phases }, sandbox, pid);
+      mark('start-answered');
+      // For a machine the host's number is that of the machine process: the guest's own numbers mean nothing out here.
+      const status = ports.length > 0 || record.isolation === 'vm' ? await sandbox.status() : undefined;
+      const sandboxRecord = { ...planned, ports: groupPorts(status?.ports ?? []), phases };
+      this.#started(record, sandboxRecord, sandbox, status?.machinePid || pid);
     } catch (error) {
       await this.#startFailed(record, sandbox, toEngineError(error, `cannot start container ${shortId(record.id)}`));
     }
@@ -149,9 +151,13 @@ export class ContainerRunner {
     await this.#clear(record);
   }
 
-  #planSandboxRecord(record: ContainerRecord): SandboxRecord {
+  async #planSandboxRecord(record: ContainerRecord): Promise<SandboxRecord> {
     const { network, execRoot, interfacePrefix, machine } = this.#context;
-    const wantsNetwork = record.hostConfig.NetworkMode !== 'none';
+    const mode = record.hostConfig.NetworkMode ?? network.name;
+    const wantsNetwork = mode !== 'none';
+    if (wantsNetwork && mode !== network.name && mode !== network.id) {
+      await this.#startFailed(record, undefined, new EngineError('not-found', `network ${mode} not found`));
+    }
     const address = wantsNetwork ? network.allocate() : undefined;
     return {
       runtimeDir: join(execRoot, 's', shortId(record.id)),
@@ -210,6 +216,7 @@ export class ContainerRunner {
       resolvConf: await network.resolvConf(),
       availableCapabilities: record.isolation === 'vm' ? new Set(CAPABILITIES) : this.#context.hostCapabilities,
       ports,
+      hostCgroupVersion: this.#context.hostCgroupVersion,
     };
   }
 

@@ -93,7 +93,6 @@ export class Containers implements ContainerService {
         defaultIsolation: this.#context.defaultIsolation,
         allowedIsolations: this.#context.allowedIsolations,
         accelerator: machine.accelerator,
-        networkModes: new Set(['none', this.#context.network.name, this.#context.network.id]),
       },
       id,
     );

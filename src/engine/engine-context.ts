@@ -24,6 +24,7 @@ export interface EngineContext {
   readonly machineDefaults: MachineDefaults;
   /** What can be given to a container on the host's kernel. */
   readonly hostCapabilities: ReadonlySet<string>;
+  readonly hostCgroupVersion: 1 | 2;
   readonly runcPath: string;
   readonly dataRoot: string;
   readonly execRoot: string;

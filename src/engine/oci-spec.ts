@@ -14,6 +14,8 @@ export interface SpecInput {
   readonly resources: ResourcePlan;
   /** Capabilities that can be given at all in this wall. */
   readonly availableCapabilities: ReadonlySet<string>;
+  /** The container sees its own cgroup as the root: where cgroups are version 2, as in Docker. */
+  readonly hasCgroupNamespace: boolean;
   /** `sys/fs/cgroup`-relative cgroup of the container. */
   readonly cgroupPath: string;
 }
@@ -70,7 +72,7 @@ export function buildSpec(input: SpecInput): object {
     mounts: planMounts(hostConfig, privileged),
     linux: {
       cgroupsPath: input.cgroupPath,
-      namespaces: ['pid', 'mount', 'uts', 'ipc', 'network'].map((type) => ({ type })),
+      namespaces: ['pid', 'mount', 'uts', 'ipc', 'network', ...(input.hasCgroupNamespace ? ['cgroup'] : [])].map((type) => ({ type })),
       resources: planCgroup(hostConfig, input.resources, privileged),
       sysctl: { 'net.ipv4.ip_unprivileged_port_start': '0', ...(hostConfig.Sysctls ?? {}) },
       maskedPaths: privileged ? [] : (hostConfig.MaskedPaths ?? MASKED_PATHS),

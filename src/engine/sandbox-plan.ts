@@ -23,6 +23,7 @@ export interface SandboxPlanInput {
   readonly resolvConf: string;
   readonly availableCapabilities: ReadonlySet<string>;
   readonly ports: readonly SandboxPort[];
+  readonly hostCgroupVersion: 1 | 2;
 }
 
 export function planSandbox(input: SandboxPlanInput): SandboxConfig {
@@ -85,6 +86,7 @@ export function planCreateContainer(input: SandboxPlanInput): CreateContainer {
       hostname: record.hostname,
       resources: resourcesOf(input),
       availableCapabilities: input.availableCapabilities,
+      hasCgroupNamespace: record.isolation === 'vm' || input.hostCgroupVersion === 2,
       cgroupPath: `/${input.sandbox.cgroupPath}`,
     }),
     rootfs: { layers: input.layers, writablePath: input.writablePath, readOnly: hostConfig.ReadonlyRootfs ?? false },

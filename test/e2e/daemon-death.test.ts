@@ -7,13 +7,13 @@ for (const wall of ['vm', 'os'] as const) {
     await using daemon = await TestDaemon.start(t);
     await daemon.load();
 
-    await daemon.docker(['run', '-d', '--isolation', wall, '--name', 'c', 'busybox', 'sh', '-c', 'sleep 2; echo late; exit 7']);
+    await daemon.docker(['run', '-d', '--isolation', wall, '--name', 'cc', 'busybox', 'sh', '-c', 'sleep 2; echo late; exit 7']);
     await daemon.kill();
     await delay(4_000); // The container must really end while no daemon is there.
     await daemon.start();
-    const logs = await daemon.docker(['logs', 'c']);
-    const waited = await daemon.docker(['wait', 'c']);
-    await daemon.docker(['rm', 'c']);
+    const logs = await daemon.docker(['logs', 'cc']);
+    const waited = await daemon.docker(['wait', 'cc']);
+    await daemon.docker(['rm', 'cc']);
 
     t.is(logs.stdout, 'late\n');
     t.is(waited.stdout, '7\n');
@@ -24,14 +24,14 @@ for (const wall of ['vm', 'os'] as const) {
     await daemon.load();
     const script = 'i=0; while [ $i -lt 60 ]; do echo $i; i=$((i+1)); sleep 0.05; done; exit 5';
 
-    await daemon.docker(['run', '-d', '--isolation', wall, '--name', 'c', '-p', '127.0.0.1:0:80', 'busybox', 'sh', '-c', script]);
+    await daemon.docker(['run', '-d', '--isolation', wall, '--name', 'cc', '-p', '127.0.0.1:0:80', 'busybox', 'sh', '-c', script]);
     for (let round = 0; round < 3; round++) {
       await daemon.kill();
       await daemon.start();
     }
-    const followed = await daemon.docker(['logs', '-f', 'c']);
-    const waited = await daemon.docker(['wait', 'c']);
-    await daemon.docker(['rm', 'c']);
+    const followed = await daemon.docker(['logs', '-f', 'cc']);
+    const waited = await daemon.docker(['wait', 'cc']);
+    await daemon.docker(['rm', 'cc']);
 
     t.deepEqual(followed.stdout.trim().split('\n'), Array.from({ length: 60 }, (_, index) => String(index)));
     t.is(waited.stdout, '5\n');

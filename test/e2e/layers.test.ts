@@ -9,7 +9,7 @@ const oddEntries: Entry[] = [
   { name: 'odd', type: 'directory', mode: 0o755 },
   { name: 'odd/setuid', mode: 0o4755, content: 'x' },
   { name: 'odd/sticky', type: 'directory', mode: 0o1777 },
-  { name: 'odd/owned', uid: 4_000_000, gid: 70_000, mode: 0o640, content: 'owned' },
+  { name: 'odd/owned', uid: 200_000, gid: 70_000, mode: 0o640, content: 'owned' },
   { name: 'odd/zero', type: 'character-device', devmajor: 1, devminor: 5, mode: 0o666 },
   { name: 'odd/pipe', type: 'fifo', mode: 0o600 },
   { name: `odd/${LONG_NAME}`, content: 'long' },
@@ -53,7 +53,7 @@ for (const wall of ['vm', 'os'] as const) {
     t.deepEqual(stdout.trim().split('\n'), [
       '4755 0 0 regular file',
       '1777 0 0 directory',
-      '640 4000000 70000 regular file',
+      '640 200000 70000 regular file',
       '600 0 0 fifo',
       '1 5',
       '2',
@@ -83,12 +83,12 @@ for (const wall of ['vm', 'os'] as const) {
     await daemon.load();
     const flags = ['--isolation', wall];
 
-    await daemon.docker(['run', ...flags, '--name', 'a', 'busybox', 'sh', '-c', 'echo one >>/etc/from-image; rm /etc/group; cat /etc/from-image']);
-    await daemon.docker(['run', ...flags, '--name', 'b', 'busybox', 'cat', '/etc/from-image']);
-    const again = await daemon.docker(['start', '-a', 'a']);
-    const other = await daemon.docker(['logs', 'b']);
+    await daemon.docker(['run', ...flags, '--name', 'one', 'busybox', 'sh', '-c', 'echo one >>/etc/from-image; rm /etc/group; cat /etc/from-image']);
+    await daemon.docker(['run', ...flags, '--name', 'two', 'busybox', 'cat', '/etc/from-image']);
+    const again = await daemon.docker(['start', '-a', 'one']);
+    const other = await daemon.docker(['logs', 'two']);
     const readOnly = await daemon.docker(['run', '--rm', ...flags, '--read-only', 'busybox', 'sh', '-c', 'echo x >/x || echo refused']);
-    await daemon.docker(['rm', 'a', 'b']);
+    await daemon.docker(['rm', 'one', 'two']);
 
     t.is(again.stdout, 'from the image\none\none\n');
     t.is(other.stdout, 'from the image\n');

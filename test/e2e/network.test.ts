@@ -24,6 +24,7 @@ test.serial('containers of both walls reach each other, and published ports are 
     await daemon.docker(['run', '-d', '--isolation', wall, '--name', wall, '--hostname', `server-${wall}`, '-p', '0:80', 'busybox', 'sh', '-c', SERVER]);
   }
   for (const wall of ['vm', 'os']) {
+    await daemon.until(['logs', wall], /ready/);
     const ip = await address(daemon, wall);
     const port = (await daemon.docker(['inspect', '-f', '{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}', wall])).stdout.trim();
     const fromVm = await fetchFrom(daemon, 'vm', ip);
@@ -47,12 +48,12 @@ test.serial('a busy host port is an error at the start, and the container can be
   await once(holder, 'listening');
   const port = String((holder.address() as { port: number }).port);
 
-  const refused = await daemon.docker(['run', '-d', '--isolation', 'os', '--name', 'a', '-p', `127.0.0.1:${port}:80`, 'busybox', 'sleep', '100']);
-  const status = await daemon.docker(['inspect', '-f', '{{.State.Status}}', 'a']);
+  const refused = await daemon.docker(['run', '-d', '--isolation', 'os', '--name', 'one', '-p', `127.0.0.1:${port}:80`, 'busybox', 'sleep', '100']);
+  const status = await daemon.docker(['inspect', '-f', '{{.State.Status}}', 'one']);
   holder.close();
   await once(holder, 'close');
-  const started = await daemon.docker(['start', 'a']);
-  await daemon.docker(['rm', '-f', 'a']);
+  const started = await daemon.docker(['start', 'one']);
+  await daemon.docker(['rm', '-f', 'one']);
 
   t.is(refused.code, 125);
   t.regex(refused.stderr, new RegExp(`127\\.0\\.0\\.1:${port}.*in use`));

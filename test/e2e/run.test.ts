@@ -69,22 +69,24 @@ for (const wall of walls) {
     await daemon.load();
     const script = 'trap "echo bye; exit 3" TERM; echo up; while true; do sleep 0.1; done';
 
-    await daemon.docker(['run', '-d', '--isolation', wall, '--name', 'a', 'busybox', 'sh', '-c', script]);
-    const stopped = await daemon.docker(['stop', 'a']);
-    const afterStop = await daemon.docker(['inspect', '-f', '{{.State.Status}} {{.State.ExitCode}} {{.HostConfig.Isolation}}', 'a']);
-    await daemon.docker(['start', 'a']);
-    await daemon.docker(['kill', 'a']);
-    const waited = await daemon.docker(['wait', 'a']);
-    const logs = await daemon.docker(['logs', 'a']);
-    const tail = await daemon.docker(['logs', '--tail', '1', '--timestamps', 'a']);
-    const removed = await daemon.docker(['rm', 'a']);
+    await daemon.docker(['run', '-d', '--isolation', wall, '--name', 'one', 'busybox', 'sh', '-c', script]);
+    // Before its trap is set, the first process of a pid namespace does not even notice SIGTERM.
+    await daemon.until(['logs', 'one'], /up/);
+    const stopped = await daemon.docker(['stop', 'one']);
+    const afterStop = await daemon.docker(['inspect', '-f', '{{.State.Status}} {{.State.ExitCode}} {{.HostConfig.Isolation}}', 'one']);
+    await daemon.docker(['start', 'one']);
+    await daemon.docker(['kill', 'one']);
+    const waited = await daemon.docker(['wait', 'one']);
+    const logs = await daemon.docker(['logs', 'one']);
+    const tail = await daemon.docker(['logs', '--tail', '1', '--timestamps', 'one']);
+    const removed = await daemon.docker(['rm', 'one']);
 
-    t.is(stopped.stdout, 'a\n');
+    t.is(stopped.stdout, 'one\n');
     t.is(afterStop.stdout.trim(), `exited 3 ${wall}`);
     t.is(waited.stdout, '137\n');
     t.is(logs.stdout, 'up\nbye\nup\n');
     t.regex(tail.stdout, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z up\n$/);
-    t.is(removed.stdout, 'a\n');
+    t.is(removed.stdout, 'one\n');
   });
 
   test.serial(`${wall}: our own client does the same`, async (t) => {
@@ -93,10 +95,10 @@ for (const wall of walls) {
 
     const result = await daemon.bulkhead(['run', '-i', ...flags, 'busybox', 'sh', '-c', 'cat; echo err >&2; exit 9'], { input: 'in\n' });
     const missing = await daemon.bulkhead(['run', ...flags, 'busybox', 'nope']);
-    await daemon.bulkhead(['run', '-d', '--isolation', wall, '--name', 'b', 'busybox', 'sleep', '100']);
+    await daemon.bulkhead(['run', '-d', '--isolation', wall, '--name', 'two', 'busybox', 'sleep', '100']);
     const listed = await daemon.bulkhead(['ps']);
-    const gone = await daemon.bulkhead(['rm', '-f', 'b']);
-    const nothing = await daemon.bulkhead(['inspect', 'b']);
+    const gone = await daemon.bulkhead(['rm', '-f', 'two']);
+    const nothing = await daemon.bulkhead(['inspect', 'two']);
 
     t.deepEqual(result, { code: 9, stdout: 'in\n', stderr: 'err\n' });
     t.is(missing.code, 127);

@@ -4,7 +4,7 @@ import { buffer } from 'node:stream/consumers';
 import tar, { type Header } from 'tar-stream';
 
 /** One entry of a layer: what tar-stream calls it, and its content. */
-export type Entry = Header & { readonly content?: Buffer | string };
+export type Entry = Partial<Header> & { readonly name: string; readonly content?: Buffer | string };
 
 export interface TestImage {
   readonly name: string;

@@ -4,6 +4,7 @@ import { createWriteStream } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
 import { busyboxImage, packImages, type TestImage } from './archive.ts';
 
@@ -107,6 +108,17 @@ export class TestDaemon implements AsyncDisposable {
   /** The docker client, unmodified. */
   docker(args: readonly string[], options: RunOptions = {}): Promise<Outcome> {
     return run('docker', ['-H', `unix://${this.socketPath}`, ...args], options);
+  }
+
+  /** Asks the docker client the same again until its output matches. */
+  async until(args: readonly string[], pattern: RegExp): Promise<string> {
+    const deadline = Date.now() + 30_000;
+    for (;;) {
+      const { stdout } = await this.docker(args);
+      if (pattern.test(stdout)) return stdout;
+      if (Date.now() > deadline) throw new Error(`docker ${args.join(' ')} never said ${String(pattern)}, but: ${stdout}`);
+      await delay(50);
+    }
   }
 
   /** Our own. */

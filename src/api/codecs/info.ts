@@ -13,7 +13,7 @@ export function encodeInfo(version: ProductVersion, info: SystemInfo): Record<st
     Images: info.images,
     Driver: 'overlay2',
     DriverStatus: [['Layer Format', 'erofs']],
-    Plugins: { Volume: [], Network: ['bridge', 'host', 'null'], Authorization: null, Log: ['json-file', 'none'] },
+    Plugins: { Volume: [], Network: ['bridge', 'null'], Authorization: null, Log: ['json-file', 'none'] },
     MemoryLimit: true,
     SwapLimit: false,
     CpuCfsPeriod: true,

@@ -4,7 +4,7 @@ import { parseFilters, requireKnownFilters } from '../filters.ts';
 import { volumeCreateSchema } from '../../wire/docker/volume-create.ts';
 import type { Route } from '../route.ts';
 
-const NOT_YET = 'this engine has no volumes yet: bind-mount a directory of the host instead';
+const NOT_YET = 'this version of Bulkhead has no volumes yet; --tmpfs works';
 
 export const volumeRoutes: readonly Route[] = [
   {
