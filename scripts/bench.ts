@@ -63,10 +63,18 @@ async function measure(scenario: Scenario, subjects: readonly Subject[], signal:
 
 async function recordLedgers(subjects: readonly Subject[], signal: AbortSignal): Promise<Map<SubjectName, Moment[][]>> {
   const ledgers = new Map<SubjectName, Moment[][]>(subjects.map(({ name }) => [name, []]));
+  const failed = new Set<Subject>();
   for (let round = 0; round < RUNS; round += 1) {
     for (const subject of subjects) {
+      if (failed.has(subject)) continue;
       signal.throwIfAborted();
-      ledgers.get(subject.name)?.push(await recordRun(subject, IMAGE, 'bridge'));
+      try {
+        ledgers.get(subject.name)?.push(await recordRun(subject, IMAGE, 'bridge'));
+      } catch (error) {
+        failed.add(subject);
+        ledgers.delete(subject.name);
+        process.stderr.write(`bench: phases, ${subject.name}: ${reasonOf(error)}\n`);
+      }
       await sleep(SETTLE_MS);
     }
   }
@@ -150,7 +158,8 @@ async function bench(signal: AbortSignal): Promise<boolean> {
   };
   await writeFile(path, `${JSON.stringify(result, undefined, 1)}\n`);
   say(`\nraw samples: ${relative(process.cwd(), path)}`);
-  return measurements.every(({ subject, failure }) => subject === 'dockerd' || failure === undefined);
+  const areOursMeasured = measurements.every(({ subject, failure }) => subject === 'dockerd' || failure === undefined);
+  return areOursMeasured && ours.every(({ name }) => ledgers.has(name));
 }
 
 const interruption = new AbortController();

@@ -16,13 +16,20 @@ interface Inspected {
 export async function recordRun({ engine, flags }: Subject, image: string, network: string): Promise<Moment[]> {
   const name = 'ledger';
   const args = ['--name', name, '--network', network, ...flags, image, 'true'];
-  const { startedNs, endedNs } = await engine.docker('run', ...args);
-  const { stdout } = await engine.docker('inspect', name);
-  await engine.docker('rm', '-f', name);
-  const [container] = JSON.parse(stdout) as Inspected[];
-  if (container === undefined) throw new Error(`docker inspect ${name} told nothing`);
+  try {
+    const { startedNs, endedNs } = await engine.docker('run', ...args);
+    const { stdout } = await engine.docker('inspect', name);
+    return momentsOf(stdout, startedNs, endedNs);
+  } finally {
+    await engine.docker('rm', '-f', name);
+  }
+}
+
+function momentsOf(inspected: string, startedNs: number, endedNs: number): Moment[] {
+  const [container] = JSON.parse(inspected) as Inspected[];
+  if (container === undefined) throw new Error('docker inspect told nothing');
   const phases = container.Bulkhead?.phases ?? [];
-  if (phases.length === 0) throw new Error(`docker inspect ${name} told no phases`);
+  if (phases.length === 0) throw new Error('docker inspect told no phases');
   const finishedNs = Date.parse(container.State.FinishedAt) * 1e6 - realtimeMinusMonotonicNs();
   return [
     { name: 'client-started', monotonicNs: startedNs },
@@ -46,7 +53,7 @@ export interface LedgerLine {
   readonly stepMs: number;
 }
 
-/** A name may come twice in one run (the daemon and the shim each say `shim-ready`): they are told apart by their order. */
+/** A name that comes twice in one run is told apart by its order. */
 export function summarizeRuns(runs: readonly (readonly Moment[])[]): LedgerLine[] {
   const at = new Map<string, number[]>();
   const step = new Map<string, number[]>();

@@ -25,16 +25,18 @@ function runScenario(title: string, network: string): Scenario {
 
 async function startTogether({ engine, flags }: Subject, image: string, count: number): Promise<number> {
   const names = Array.from({ length: count }, (_, index) => `start-${index}`);
-  for (const name of names) await engine.docker('create', '--name', name, ...flags, image, 'true');
-  const since = performance.now();
-  // Each must have started before one that cannot is told: nothing may still be on its way when the containers are removed.
-  const outcomes = await Promise.allSettled(names.map((name) => engine.docker('start', name)));
-  const ms = performance.now() - since;
-  const failed = outcomes.find((outcome) => outcome.status === 'rejected');
-  if (!failed) await engine.docker('wait', ...names);
-  await engine.docker('rm', '-f', ...names);
-  if (failed) throw failed.reason;
-  return ms;
+  try {
+    for (const name of names) await engine.docker('create', '--name', name, ...flags, image, 'true');
+    const since = performance.now();
+    // All are waited for, even when one cannot start: nothing may still be on its way when the containers are removed.
+    const outcomes = await Promise.allSettled(names.map((name) => engine.docker('start', name)));
+    const ms = performance.now() - since;
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+    await engine.docker('wait', ...names);
+    return ms;
+  } finally {
+    await engine.docker('rm', '-f', ...names);
+  }
 }
 
 export const SCENARIOS: readonly Scenario[] = [
