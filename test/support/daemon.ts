@@ -10,6 +10,8 @@ import { busyboxImage, packImages, type TestImage } from './archive.ts';
 
 const BULKHEAD = resolve(import.meta.dirname, '../../bin/bulkhead');
 const START_TIMEOUT_MS = 30_000;
+/** A daemon has a system's PATH. The test runner's own begins with npm's programs, one of which is named like one of the system's. */
+const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 export interface Outcome {
   readonly code: number;
@@ -81,7 +83,7 @@ export class TestDaemon implements AsyncDisposable {
         '--shutdown-containers',
         ...this.#args,
       ],
-      { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...this.#env } },
+      { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, PATH: SYSTEM_PATH, ...this.#env } },
     );
     this.#child = child;
     child.stderr.pipe(createWriteStream(this.logPath, { flags: 'a' }));
