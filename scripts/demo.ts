@@ -64,8 +64,8 @@ function debianSources(): { suite: string; file: string } {
 /** A Debian userland as one tar, once. */
 async function makeUserland(path: string): Promise<void> {
   const { suite, file } = debianSources();
-  const unfinished = `${path}.part`;
-  await run('mmdebstrap', ['--quiet', '--variant=essential', '--mode=root', suite, unfinished, file]);
+  const unfinished = `${path}.part`; // Without a suffix that it knows, mmdebstrap would make a directory.
+  await run('mmdebstrap', ['--quiet', '--variant=essential', '--mode=root', '--format=tar', suite, unfinished, file]);
   await rename(unfinished, path);
 }
 
