@@ -45,12 +45,20 @@ const shared: BuildOptions = {
 };
 
 /** CommonJS dependencies call require; ES modules have none. */
-const requireBanner = { js: "import{createRequire as bulkheadRequire}from'node:module';const require=bulkheadRequire(import.meta.url);" };
+const requireBanner = {
+  js: "import{createRequire as bulkheadRequire}from'node:module';const require=bulkheadRequire(import.meta.url);",
+};
 
 await rm(`${root}build/chunks`, { recursive: true, force: true });
 const results = await Promise.all([
   build({ ...shared, metafile: true, entryPoints: { bulkhead: 'src/main.ts' }, plugins: [separateBundles] }),
-  build({ ...shared, metafile: true, entryPoints: { help: 'src/cli/help.ts' }, plugins: [separateBundles], banner: requireBanner }),
+  build({
+    ...shared,
+    metafile: true,
+    entryPoints: { help: 'src/cli/help.ts' },
+    plugins: [separateBundles],
+    banner: requireBanner,
+  }),
   build({
     ...shared,
     metafile: true,

@@ -33,7 +33,8 @@ const PACKAGES: Readonly<Record<string, string>> = { koffi: 'platform/ffi', exec
 
 const root = resolve(import.meta.dirname, '..', 'src');
 const level = (room: string): number => ORDER.findIndex((rooms) => rooms.includes(room));
-const roomOf = (path: string): string => relative(root, path).split('/').length === 1 ? 'main' : (relative(root, path).split('/')[0] ?? '');
+const roomOf = (path: string): string =>
+  relative(root, path).split('/').length === 1 ? 'main' : (relative(root, path).split('/')[0] ?? '');
 
 const violations: string[] = [];
 for (const file of globSync('**/*.ts', { cwd: root }).map((name) => join(root, name))) {
@@ -43,7 +44,8 @@ for (const file of globSync('**/*.ts', { cwd: root }).map((name) => join(root, n
   const text = readFileSync(file, 'utf8');
   for (const [, specifier = ''] of text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)) {
     const folder = PACKAGES[specifier];
-    if (folder !== undefined && !name.startsWith(`${folder}/`)) violations.push(`${name}: ${specifier} is for src/${folder} only`);
+    if (folder !== undefined && !name.startsWith(`${folder}/`))
+      violations.push(`${name}: ${specifier} is for src/${folder} only`);
     if (!specifier.startsWith('.')) continue;
     const target = roomOf(resolve(dirname(file), specifier));
     if (target === room || target === 'main') continue;
@@ -53,5 +55,7 @@ for (const file of globSync('**/*.ts', { cwd: root }).map((name) => join(root, n
 }
 
 for (const violation of violations) process.stderr.write(`${violation}\n`);
-process.stdout.write(violations.length === 0 ? 'rooms: imports go down only\n' : `rooms: ${violations.length} violations\n`);
+process.stdout.write(
+  violations.length === 0 ? 'rooms: imports go down only\n' : `rooms: ${violations.length} violations\n`,
+);
 process.exitCode = violations.length === 0 ? 0 : 1;

@@ -102,7 +102,10 @@ async function packImage(path: string, layers: readonly string[], name: string):
     await pipeline(createReadStream(layer), entry);
   }
   const names = layers.map((_, index) => `${index}/layer.tar`);
-  archive.entry({ name: 'manifest.json' }, JSON.stringify([{ Config: 'config.json', RepoTags: [name], Layers: names }]));
+  archive.entry(
+    { name: 'manifest.json' },
+    JSON.stringify([{ Config: 'config.json', RepoTags: [name], Layers: names }]),
+  );
   archive.finalize();
   await written;
 }
@@ -152,8 +155,28 @@ interface Answer {
 
 async function ask(host: string, wall: string, image: string): Promise<Answer> {
   const since = performance.now();
-  const output = await run(BULKHEAD, ['-H', host, 'run', '--rm', '--isolation', wall, '--cpus', '1', '-m', '256m', image, 'sh', '-c', QUESTION]);
-  const facts = Object.fromEntries(output.trim().split('\n').map((line) => line.split('=', 2) as [string, string]));
+  const output = await run(BULKHEAD, [
+    '-H',
+    host,
+    'run',
+    '--rm',
+    '--isolation',
+    wall,
+    '--cpus',
+    '1',
+    '-m',
+    '256m',
+    image,
+    'sh',
+    '-c',
+    QUESTION,
+  ]);
+  const facts = Object.fromEntries(
+    output
+      .trim()
+      .split('\n')
+      .map((line) => line.split('=', 2) as [string, string]),
+  );
   return { wall, facts, milliseconds: Math.round(performance.now() - since) };
 }
 
@@ -172,7 +195,13 @@ function printTable(answers: readonly Answer[], accelerator: string): void {
   ];
   const widths = titles.map((_, column) => Math.max(...rows.map((cells) => (cells[column] ?? '').length)));
   say('');
-  for (const cells of rows) say(cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('   ').trimEnd());
+  for (const cells of rows)
+    say(
+      cells
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('   ')
+        .trimEnd(),
+    );
   say(`\nThis host's kernel is ${release()}. --cpus 1 -m 256m was asked of both.`);
 }
 
@@ -185,11 +214,24 @@ async function main(): Promise<void> {
   try {
     const daemon = startService(
       BULKHEAD,
-      ['daemon', '-H', host, '--data-root', join(state, 'data'), '--exec-root', join(state, 'run'), '--bridge-prefix', 'bhdem', '--shutdown-containers'],
+      [
+        'daemon',
+        '-H',
+        host,
+        '--data-root',
+        join(state, 'data'),
+        '--exec-root',
+        join(state, 'run'),
+        '--bridge-prefix',
+        'bhdem',
+        '--shutdown-containers',
+      ],
       join(WORK, 'daemon.log'),
     );
     services.push(daemon);
-    await step('start the daemon', () => waitUntil('the daemon', async () => (await run(BULKHEAD, ['-H', host, 'version'])) !== ''));
+    await step('start the daemon', () =>
+      waitUntil('the daemon', async () => (await run(BULKHEAD, ['-H', host, 'version'])) !== ''),
+    );
     const image = wantedImage ?? (await publishDemoImage(host, services));
     await step(`pull ${image}`, () => run(BULKHEAD, ['-H', host, 'pull', image]));
     const answers = [
@@ -199,7 +241,16 @@ async function main(): Promise<void> {
     const accelerator = await run(BULKHEAD, ['-H', host, 'info']);
     printTable(answers, /emulated|tcg/i.test(accelerator) ? 'emulated' : 'KVM');
     if (!wantedImage) {
-      const second = await run(BULKHEAD, ['-H', host, 'run', '--rm', image, 'sh', '-c', 'cat /opt/hello; test -e /usr/share/doc || echo "the whiteout hides /usr/share/doc"']);
+      const second = await run(BULKHEAD, [
+        '-H',
+        host,
+        'run',
+        '--rm',
+        image,
+        'sh',
+        '-c',
+        'cat /opt/hello; test -e /usr/share/doc || echo "the whiteout hides /usr/share/doc"',
+      ]);
       say(second.trim());
     }
   } finally {

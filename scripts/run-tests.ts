@@ -40,8 +40,17 @@ const ava = (name: string, patterns: readonly string[], concurrency: number): Su
 });
 
 const suites: readonly Suite[] = [
-  { name: 'native', command: ['cargo', 'test', '--locked', '--release', '--workspace', '--no-fail-fast'], directory: 'native', count: countCargo },
-  ava('unit', ['test/**/*.test.ts', '!test/e2e/**', '!test/conformance/**', '!test/integration/**'], availableParallelism()),
+  {
+    name: 'native',
+    command: ['cargo', 'test', '--locked', '--release', '--workspace', '--no-fail-fast'],
+    directory: 'native',
+    count: countCargo,
+  },
+  ava(
+    'unit',
+    ['test/**/*.test.ts', '!test/e2e/**', '!test/conformance/**', '!test/integration/**'],
+    availableParallelism(),
+  ),
   ava('integration', ['test/integration/**/*.test.ts'], 1),
   // Each file has a daemon and machines of its own.
   ava('e2e', ['test/e2e/**/*.test.ts', 'test/conformance/**/*.test.ts'], 1),
@@ -68,7 +77,8 @@ async function run(suite: Suite): Promise<Counts> {
 const wanted = process.argv[2];
 const started = performance.now();
 const results: Counts[] = [];
-for (const suite of suites.filter(({ name }) => wanted === undefined || name === wanted)) results.push(await run(suite));
+for (const suite of suites.filter(({ name }) => wanted === undefined || name === wanted))
+  results.push(await run(suite));
 const total = (key: keyof Counts): number => results.reduce((all, counts) => all + counts[key], 0);
 process.stdout.write(`\n${Math.round((performance.now() - started) / 1000)} s\n`);
 process.stdout.write(`${total('passed')} passed, ${total('failed')} failed, ${total('skipped')} skipped\n`);

@@ -70,7 +70,11 @@ export function startFailureExitCode(error: unknown): number {
   if (error instanceof ExitRequest) return error.exitCode;
   if (!(error instanceof ApiError)) return EXIT_RUN_FAILED;
   const message = error.message.toLowerCase();
-  if (message.includes('executable file not found') || message.includes('no such file or directory') || message.includes('system cannot find the file specified')) {
+  if (
+    message.includes('executable file not found') ||
+    message.includes('no such file or directory') ||
+    message.includes('system cannot find the file specified')
+  ) {
     return EXIT_COMMAND_NOT_FOUND;
   }
   if (message.includes('permission denied') || message.includes('is a directory')) return EXIT_NOT_EXECUTABLE;

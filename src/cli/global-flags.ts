@@ -7,9 +7,18 @@ import { UsageError } from './flags/parse-flags.ts';
 
 /** Flags that stand before the command. */
 export const GLOBAL_FLAGS = defineFlags({
-  config: { kind: 'string', summary: 'Location of client config files (default: DOCKER_CONFIG, or ~/.docker)', value: 'directory' },
+  config: {
+    kind: 'string',
+    summary: 'Location of client config files (default: DOCKER_CONFIG, or ~/.docker)',
+    value: 'directory',
+  },
   debug: { kind: 'boolean', short: 'D', summary: 'Print the causes of errors' },
-  host: { kind: 'list', short: 'H', summary: 'Daemon socket to connect to (default: BULKHEAD_HOST, DOCKER_HOST, the local daemon)', value: 'unix://PATH|tcp://HOST:PORT|ssh://HOST' },
+  host: {
+    kind: 'list',
+    short: 'H',
+    summary: 'Daemon socket to connect to (default: BULKHEAD_HOST, DOCKER_HOST, the local daemon)',
+    value: 'unix://PATH|tcp://HOST:PORT|ssh://HOST',
+  },
   tls: { kind: 'boolean', summary: 'Use TLS; implied by --tlsverify' },
   tlscacert: { kind: 'string', summary: 'Trust certs signed only by this CA', value: 'path' },
   tlscert: { kind: 'string', summary: 'Path to TLS certificate file', value: 'path' },
@@ -53,5 +62,10 @@ function readTlsFiles(flags: GlobalFlags, environment: Environment, verify: bool
   const ca = read(flags.tlscacert, 'ca.pem');
   const cert = read(flags.tlscert, 'cert.pem');
   const key = read(flags.tlskey, 'key.pem');
-  return { verify, ...(ca === undefined ? {} : { ca }), ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) };
+  return {
+    verify,
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+  };
 }

@@ -22,19 +22,27 @@ export async function formatCommandHelp(entry: CatalogueEntry, spelled: string, 
 }
 
 /** `bulkhead --help`, or the page of a group of commands. */
-export async function formatOverview(group: string | undefined, external: Readonly<Record<string, ExternalCommand>>): Promise<string> {
+export async function formatOverview(
+  group: string | undefined,
+  external: Readonly<Record<string, ExternalCommand>>,
+): Promise<string> {
   const visible = CATALOGUE.filter((entry) => entry.hidden !== true);
   if (group !== undefined) {
-    const page = newPage().usage(`Usage:  bulkhead ${group} COMMAND\n\n${GROUPS[group] ?? ''}`).updateStrings({ 'Commands:': 'Commands:' });
+    const page = newPage()
+      .usage(`Usage:  bulkhead ${group} COMMAND\n\n${GROUPS[group] ?? ''}`)
+      .updateStrings({ 'Commands:': 'Commands:' });
     const members = visible.flatMap((entry) => {
       const name = [entry.name, ...(entry.aliases ?? [])].find((candidate) => candidate.startsWith(`${group} `));
       return name === undefined ? [] : [{ name: name.slice(group.length + 1), summary: entry.summary }];
     });
-    for (const { name, summary } of members.sort((left, right) => (left.name < right.name ? -1 : 1))) page.command(name, summary);
+    for (const { name, summary } of members.sort((left, right) => (left.name < right.name ? -1 : 1)))
+      page.command(name, summary);
     page.epilogue(`Run 'bulkhead ${group} COMMAND --help' for more information on a command.`);
     return `${await page.getHelp()}\n`;
   }
-  const page = newPage().usage('Usage:  bulkhead [OPTIONS] COMMAND\n\nEvery container in a micro-VM of its own, or on the host kernel');
+  const page = newPage().usage(
+    'Usage:  bulkhead [OPTIONS] COMMAND\n\nEvery container in a micro-VM of its own, or on the host kernel',
+  );
   addFlags(page, GLOBAL_FLAGS);
   const commands = [
     ...visible.filter((entry) => entry.common === true),
@@ -64,7 +72,11 @@ function addFlags(page: Argv, flags: FlagTable): void {
     page.option(name, {
       ...(short === undefined ? {} : { alias: short }),
       describe: value === undefined ? summary : `${summary}  <${value}>`,
-      ...(kind === 'boolean' ? { type: 'boolean' as const } : kind === 'integer' ? { type: 'number' as const } : { type: 'string' as const }),
+      ...(kind === 'boolean'
+        ? { type: 'boolean' as const }
+        : kind === 'integer'
+          ? { type: 'number' as const }
+          : { type: 'string' as const }),
       ...(kind === 'list' || kind === 'words' ? { array: true } : {}),
     });
   }

@@ -46,11 +46,18 @@ async function dispatch(surroundings: Surroundings, flags: GlobalFlags, words: r
   if (first === 'help') return showHelp(surroundings, words.slice(1));
   const found = findCommand(words);
   if (found !== undefined) return runCommand(surroundings, flags, found.entry, found.spelled, found.rest);
-  if (Object.hasOwn(GROUPS, first) && (second === undefined || second === '--help' || second === '-h')) return showOverview(surroundings, first);
+  if (Object.hasOwn(GROUPS, first) && (second === undefined || second === '--help' || second === '-h'))
+    return showOverview(surroundings, first);
   throw unknownCommand(surroundings, words);
 }
 
-async function runCommand(surroundings: Surroundings, flags: GlobalFlags, entry: CatalogueEntry, spelled: string, rest: readonly string[]): Promise<number> {
+async function runCommand(
+  surroundings: Surroundings,
+  flags: GlobalFlags,
+  entry: CatalogueEntry,
+  spelled: string,
+  rest: readonly string[],
+): Promise<number> {
   const command = await entry.load();
   const usage = `Usage:  bulkhead ${spelled} ${command.usage}`.trimEnd();
   try {
@@ -62,7 +69,8 @@ async function runCommand(surroundings: Surroundings, flags: GlobalFlags, entry:
     }
     checkArity(command, spelled, parsed.words.length);
     let client: BulkheadClient | undefined;
-    const connectLoaded: typeof connect | undefined = command.isOffline?.(parsed.flags) === true ? undefined : (await import('../client/index.ts')).connect;
+    const connectLoaded: typeof connect | undefined =
+      command.isOffline?.(parsed.flags) === true ? undefined : (await import('../client/index.ts')).connect;
     const context: CommandContext = {
       // Read when they are needed: opening stdin costs time, and a stdin that was opened is no longer the child's alone.
       get stdin() {
@@ -88,7 +96,9 @@ async function runCommand(surroundings: Surroundings, flags: GlobalFlags, entry:
     }
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    surroundings.stderr.write(`${describeError(error)}\n\n${usage}\n\nRun 'bulkhead ${spelled} --help' for more information\n`);
+    surroundings.stderr.write(
+      `${describeError(error)}\n\n${usage}\n\nRun 'bulkhead ${spelled} --help' for more information\n`,
+    );
     throw new ExitRequest(entry.name === 'run' ? EXIT_RUN_FAILED : EXIT_USAGE);
   }
 }
@@ -108,17 +118,27 @@ function checkArity(command: Command, spelled: string, count: number): void {
 function unknownCommand(surroundings: Surroundings, words: readonly string[]): UsageError {
   const [first = '', second = ''] = words;
   const inGroup = Object.hasOwn(GROUPS, first);
-  const names = [...CATALOGUE.filter((entry) => entry.hidden !== true).flatMap((entry) => [entry.name, ...(entry.aliases ?? [])]), ...Object.keys(GROUPS), ...Object.keys(surroundings.external)];
+  const names = [
+    ...CATALOGUE.filter((entry) => entry.hidden !== true).flatMap((entry) => [entry.name, ...(entry.aliases ?? [])]),
+    ...Object.keys(GROUPS),
+    ...Object.keys(surroundings.external),
+  ];
   const typed = inGroup ? `${first} ${second}` : first;
-  const closest = findClosestName(typed, names.filter((name) => name.includes(' ') === inGroup));
+  const closest = findClosestName(
+    typed,
+    names.filter((name) => name.includes(' ') === inGroup),
+  );
   const hint = closest === undefined ? '' : `; did you mean: bulkhead ${closest}`;
-  return new UsageError(`unknown command: bulkhead ${typed}${hint}\n\nRun 'bulkhead ${inGroup ? `${first} ` : ''}--help' for more information`);
+  return new UsageError(
+    `unknown command: bulkhead ${typed}${hint}\n\nRun 'bulkhead ${inGroup ? `${first} ` : ''}--help' for more information`,
+  );
 }
 
 async function showHelp(surroundings: Surroundings, words: readonly string[]): Promise<number> {
   const found = findCommand(words);
   const group = words[0];
-  if (found === undefined) return showOverview(surroundings, group !== undefined && Object.hasOwn(GROUPS, group) ? group : undefined);
+  if (found === undefined)
+    return showOverview(surroundings, group !== undefined && Object.hasOwn(GROUPS, group) ? group : undefined);
   const { formatCommandHelp } = await import('./help.ts');
   surroundings.stdout.write(await formatCommandHelp(found.entry, found.spelled, await found.entry.load()));
   return 0;
@@ -132,6 +152,7 @@ async function showOverview(surroundings: Surroundings, group: string | undefine
 
 function describeCauses(error: unknown): string {
   const lines: string[] = [];
-  for (let current = error; current instanceof Error; current = current.cause) lines.push(current.stack ?? current.message);
+  for (let current = error; current instanceof Error; current = current.cause)
+    lines.push(current.stack ?? current.message);
   return lines.join('\ncaused by: ');
 }

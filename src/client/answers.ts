@@ -4,13 +4,31 @@ import * as z from 'zod/mini';
  * What the client reads of the daemon's answers. Tolerant: members may be missing or null (older daemons, Docker's Go nulls) and unknown ones
  * are kept. zod/mini because the whole of zod costs the CLI 20 ms at every start. Source: moby api/docs/v1.51.yaml.
  */
-const text = z.pipe(z.nullish(z.string()), z.transform((value) => value ?? ''));
-const count = z.pipe(z.nullish(z.number()), z.transform((value) => value ?? 0));
-const flag = z.pipe(z.nullish(z.boolean()), z.transform((value) => value ?? false));
+const text = z.pipe(
+  z.nullish(z.string()),
+  z.transform((value) => value ?? ''),
+);
+const count = z.pipe(
+  z.nullish(z.number()),
+  z.transform((value) => value ?? 0),
+);
+const flag = z.pipe(
+  z.nullish(z.boolean()),
+  z.transform((value) => value ?? false),
+);
 /** Minus one is Docker's "not computed". */
-const countOrUnknown = z.pipe(z.nullish(z.number()), z.transform((value) => value ?? -1));
-const texts = z.pipe(z.nullish(z.array(z.string())), z.transform((list) => list ?? []));
-const textMap = z.pipe(z.nullish(z.record(z.string(), z.string())), z.transform((map) => map ?? {}));
+const countOrUnknown = z.pipe(
+  z.nullish(z.number()),
+  z.transform((value) => value ?? -1),
+);
+const texts = z.pipe(
+  z.nullish(z.array(z.string())),
+  z.transform((list) => list ?? []),
+);
+const textMap = z.pipe(
+  z.nullish(z.record(z.string(), z.string())),
+  z.transform((map) => map ?? {}),
+);
 
 /** Ours, beside Docker's members, in container list and inspect: the wall around the container. */
 export const wallSchema = z.looseObject({
@@ -104,7 +122,10 @@ export const networkSchema = z.looseObject({
   Scope: text,
   Created: text,
   EnableIPv6: flag,
-  EnableIPv4: z.pipe(z.nullish(z.boolean()), z.transform((value) => value ?? true)),
+  EnableIPv4: z.pipe(
+    z.nullish(z.boolean()),
+    z.transform((value) => value ?? true),
+  ),
   Internal: flag,
   Labels: textMap,
 });
@@ -142,7 +163,12 @@ export const progressSchema = z.looseObject({
   stream: z.nullish(z.string()),
   progress: z.nullish(z.string()),
   progressDetail: z.nullish(
-    z.looseObject({ current: z.nullish(z.number()), total: z.nullish(z.number()), hidecounts: z.nullish(z.boolean()), units: z.nullish(z.string()) }),
+    z.looseObject({
+      current: z.nullish(z.number()),
+      total: z.nullish(z.number()),
+      hidecounts: z.nullish(z.boolean()),
+      units: z.nullish(z.string()),
+    }),
   ),
   error: z.nullish(z.string()),
   errorDetail: z.nullish(z.looseObject({ code: z.nullish(z.number()), message: text })),
@@ -152,7 +178,10 @@ export const progressSchema = z.looseObject({
 export const loginAnswerSchema = z.looseObject({ Status: text, IdentityToken: text });
 
 export const containersPrunedSchema = z.looseObject({ ContainersDeleted: texts, SpaceReclaimed: count });
-export const imagesPrunedSchema = z.looseObject({ ImagesDeleted: z.nullish(z.array(imageDeletedSchema)), SpaceReclaimed: count });
+export const imagesPrunedSchema = z.looseObject({
+  ImagesDeleted: z.nullish(z.array(imageDeletedSchema)),
+  SpaceReclaimed: count,
+});
 export const networksPrunedSchema = z.looseObject({ NetworksDeleted: texts });
 
 export type WallAnswer = z.infer<typeof wallSchema>;

@@ -33,7 +33,12 @@ export class ApiSession {
     }
   }
 
-  async json<S extends z.ZodMiniType>(schema: S, method: string, path: string, options: ExchangeOptions = {}): Promise<z.infer<S>> {
+  async json<S extends z.ZodMiniType>(
+    schema: S,
+    method: string,
+    path: string,
+    options: ExchangeOptions = {},
+  ): Promise<z.infer<S>> {
     const value = await exchangeJson(this.transport, method, await this.#versioned(path), this.#withHeaders(options));
     return checkAnswer(schema, value, `${method} ${path}`);
   }
@@ -106,5 +111,8 @@ function checkAnswer<S extends z.ZodMiniType>(schema: S, value: unknown, request
   if (result.success) return result.data;
   const issue = result.error.issues[0];
   const place = issue === undefined || issue.path.length === 0 ? 'the whole' : issue.path.join('.');
-  throw new EngineError('internal', `the daemon's answer to ${request} is not what this client understands (${place}: ${issue?.message ?? 'invalid'})`);
+  throw new EngineError(
+    'internal',
+    `the daemon's answer to ${request} is not what this client understands (${place}: ${issue?.message ?? 'invalid'})`,
+  );
 }

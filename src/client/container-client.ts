@@ -94,7 +94,10 @@ export class ContainerClient {
   }
 
   async kill(container: string, options: CallOptions & { signalName?: string | undefined } = {}): Promise<void> {
-    await this.#session.send('POST', place(container, 'kill'), { query: { signal: options.signalName }, signal: options.signal });
+    await this.#session.send('POST', place(container, 'kill'), {
+      query: { signal: options.signalName },
+      signal: options.signal,
+    });
   }
 
   async rename(container: string, name: string, options: CallOptions = {}): Promise<void> {
@@ -103,10 +106,16 @@ export class ContainerClient {
 
   /** Character cells. */
   async resize(container: string, size: { height: number; width: number }, options: CallOptions = {}): Promise<void> {
-    await this.#session.send('POST', place(container, 'resize'), { query: { h: size.height, w: size.width }, signal: options.signal });
+    await this.#session.send('POST', place(container, 'resize'), {
+      query: { h: size.height, w: size.width },
+      signal: options.signal,
+    });
   }
 
-  async remove(container: string, options: CallOptions & { force?: boolean; volumes?: boolean; link?: boolean } = {}): Promise<void> {
+  async remove(
+    container: string,
+    options: CallOptions & { force?: boolean; volumes?: boolean; link?: boolean } = {},
+  ): Promise<void> {
     const { force, volumes, link, signal } = options;
     await this.#session.send('DELETE', place(container), { query: { force, v: volumes, link }, signal });
   }
@@ -119,7 +128,10 @@ export class ContainerClient {
     options: CallOptions & { condition?: 'not-running' | 'next-exit' | 'removed' } = {},
   ): Promise<{ result: Promise<WaitAnswer> }> {
     const { condition, signal } = options;
-    const messages = await this.#session.messages(waitAnswerSchema, 'POST', place(container, 'wait'), { query: { condition }, signal });
+    const messages = await this.#session.messages(waitAnswerSchema, 'POST', place(container, 'wait'), {
+      query: { condition },
+      signal,
+    });
     const result = (async () => {
       for await (const answer of messages) return answer;
       throw new Error(`the daemon closed the connection while ${container} was waited for`);
@@ -142,7 +154,9 @@ export class ContainerClient {
     return this.#session.stream('GET', place(container, 'logs'), { query, signal });
   }
 
-  async prune(options: CallOptions & { filters?: Filters } = {}): Promise<{ ContainersDeleted: string[]; SpaceReclaimed: number }> {
+  async prune(
+    options: CallOptions & { filters?: Filters } = {},
+  ): Promise<{ ContainersDeleted: string[]; SpaceReclaimed: number }> {
     const query = { filters: encodeFilters(options.filters) };
     return this.#session.json(containersPrunedSchema, 'POST', '/containers/prune', { query, signal: options.signal });
   }

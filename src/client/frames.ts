@@ -41,7 +41,8 @@ export async function demultiplex(source: Readable, sinks: FrameSinks): Promise<
         if (headerFill < HEADER_BYTES) break;
         headerFill = 0;
         stream = header.readUInt8(0);
-        if (stream > STREAM_SYSTEM_ERROR) throw new EngineError('internal', `unrecognized stream ${stream} in the container's output`);
+        if (stream > STREAM_SYSTEM_ERROR)
+          throw new EngineError('internal', `unrecognized stream ${stream} in the container's output`);
         remaining = header.readUInt32BE(4);
         continue;
       }
@@ -52,12 +53,19 @@ export async function demultiplex(source: Readable, sinks: FrameSinks): Promise<
         if (systemError.length < MAX_SYSTEM_ERROR_BYTES) systemError += payload.toString('utf8');
         continue;
       }
-      const sink = stream === STREAM_STDERR ? sinks.stderr : stream === STREAM_STDIN || stream === STREAM_STDOUT ? sinks.stdout : undefined;
+      const sink =
+        stream === STREAM_STDERR
+          ? sinks.stderr
+          : stream === STREAM_STDIN || stream === STREAM_STDOUT
+            ? sinks.stdout
+            : undefined;
       if (sink !== undefined && !sink.write(payload)) await once(sink, 'drain');
     }
   }
-  if (systemError !== '') throw new EngineError('internal', `error from the daemon in the stream: ${systemError.trim()}`);
-  if (remaining > 0 || headerFill > 0) throw new EngineError('unavailable', "the container's output broke off in the middle of a frame");
+  if (systemError !== '')
+    throw new EngineError('internal', `error from the daemon in the stream: ${systemError.trim()}`);
+  if (remaining > 0 || headerFill > 0)
+    throw new EngineError('unavailable', "the container's output broke off in the middle of a frame");
 }
 
 /** A terminal's output: bytes as they are, with the same holding back. */

@@ -69,7 +69,8 @@ function parseSsh(text: string): HostAddress {
   if (url === undefined || url.hostname === '' || url.hostname.startsWith('-') || url.username.startsWith('-')) {
     throw invalidHost(text, 'use ssh://[USER@]HOST[:PORT]');
   }
-  if (url.password !== '') throw invalidHost(text.replace(url.password, '***'), 'passwords in ssh:// are not supported; use a key');
+  if (url.password !== '')
+    throw invalidHost(text.replace(url.password, '***'), 'passwords in ssh:// are not supported; use a key');
   return {
     kind: 'ssh',
     hostName: url.hostname.replace(/^\[|\]$/g, ''),

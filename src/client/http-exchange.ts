@@ -20,7 +20,12 @@ const MAX_ERROR_BYTES = 64 * 1024;
 const MAX_JSON_BYTES = 256 * 1024 * 1024;
 
 /** Sends one request; resolves with the answer once its head is there. Statuses from 400 on are thrown as `ApiError`. */
-export async function exchange(transport: Transport, method: string, path: string, options: ExchangeOptions = {}): Promise<IncomingMessage> {
+export async function exchange(
+  transport: Transport,
+  method: string,
+  path: string,
+  options: ExchangeOptions = {},
+): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   const request = transport.open(describeTarget(method, path, options), false);
   request.once('response', resolve);
@@ -38,7 +43,12 @@ export async function exchange(transport: Transport, method: string, path: strin
   return response;
 }
 
-export async function exchangeJson(transport: Transport, method: string, path: string, options: ExchangeOptions = {}): Promise<unknown> {
+export async function exchangeJson(
+  transport: Transport,
+  method: string,
+  path: string,
+  options: ExchangeOptions = {},
+): Promise<unknown> {
   const text = await readText(await exchange(transport, method, path, options), MAX_JSON_BYTES);
   if (text.trim() === '') return undefined;
   try {
@@ -49,7 +59,11 @@ export async function exchangeJson(transport: Transport, method: string, path: s
 }
 
 /** Turns the connection of a request into a raw byte stream both ways; its end is half-close. */
-export async function hijack(transport: Transport, path: string, options: ExchangeOptions = {}): Promise<{ stream: Duplex; contentType: string }> {
+export async function hijack(
+  transport: Transport,
+  path: string,
+  options: ExchangeOptions = {},
+): Promise<{ stream: Duplex; contentType: string }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ stream: Duplex; contentType: string }>();
   const { signal } = options;
   const target = describeTarget('POST', path, { ...options, signal: undefined });
@@ -72,7 +86,12 @@ export async function hijack(transport: Transport, path: string, options: Exchan
       return;
     }
     response.destroy();
-    reject(new EngineError('internal', `unable to upgrade POST ${path} to a raw stream: the daemon answered ${response.statusCode}`));
+    reject(
+      new EngineError(
+        'internal',
+        `unable to upgrade POST ${path} to a raw stream: the daemon answered ${response.statusCode}`,
+      ),
+    );
   });
   request.once('error', (error) => reject(explainFailure(transport, error)));
   if (signal?.aborted === true) abort();
@@ -131,7 +150,8 @@ async function readApiError(response: IncomingMessage): Promise<ApiError> {
 function messageOf(text: string): string {
   try {
     const body: unknown = JSON.parse(text);
-    if (typeof body === 'object' && body !== null && 'message' in body && typeof body.message === 'string') return body.message.trim();
+    if (typeof body === 'object' && body !== null && 'message' in body && typeof body.message === 'string')
+      return body.message.trim();
   } catch {
     // Not JSON: an intermediary's page or plain text, shown as it is.
   }
@@ -146,7 +166,11 @@ export function explainFailure(transport: Pick<Transport, 'description'>, error:
   switch (systemErrorCode(error)) {
     case 'ENOENT':
     case 'ECONNREFUSED':
-      return new EngineError('unavailable', `cannot connect to the daemon at ${place}: is the daemon running? start it with: bulkhead daemon`, cause);
+      return new EngineError(
+        'unavailable',
+        `cannot connect to the daemon at ${place}: is the daemon running? start it with: bulkhead daemon`,
+        cause,
+      );
     case 'EACCES':
     case 'EPERM':
       return new EngineError(
@@ -156,7 +180,11 @@ export function explainFailure(transport: Pick<Transport, 'description'>, error:
       );
     case 'ECONNRESET':
     case 'EPIPE':
-      return new EngineError('unavailable', `the daemon at ${place} closed the connection (${error.message}); see its log`, cause);
+      return new EngineError(
+        'unavailable',
+        `the daemon at ${place} closed the connection (${error.message}); see its log`,
+        cause,
+      );
     default:
       return new EngineError('unavailable', `error during connect to ${place}: ${error.message}`, cause);
   }

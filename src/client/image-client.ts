@@ -30,9 +30,15 @@ export class ImageClient {
     return this.#session.json(z.array(imageSummarySchema), 'GET', '/images/json', { query, signal: options.signal });
   }
 
-  async inspect(image: string, options: CallOptions & { platform?: string | undefined } = {}): Promise<Record<string, unknown>> {
+  async inspect(
+    image: string,
+    options: CallOptions & { platform?: string | undefined } = {},
+  ): Promise<Record<string, unknown>> {
     const query = { platform: options.platform };
-    return this.#session.json(z.record(z.string(), z.unknown()), 'GET', place(image, 'json'), { query, signal: options.signal });
+    return this.#session.json(z.record(z.string(), z.unknown()), 'GET', place(image, 'json'), {
+      query,
+      signal: options.signal,
+    });
   }
 
   async history(image: string, options: CallOptions = {}): Promise<ImageHistoryEntry[]> {
@@ -42,7 +48,11 @@ export class ImageClient {
   /** Fetches from a registry. `tag` may be a digest; undefined pulls every tag. A failure midway arrives as a message with `errorDetail`. */
   async pull(
     repository: string,
-    options: CallOptions & { tag?: string | undefined; platform?: string | undefined; auth?: RegistryAuth | undefined } = {},
+    options: CallOptions & {
+      tag?: string | undefined;
+      platform?: string | undefined;
+      auth?: RegistryAuth | undefined;
+    } = {},
   ): Promise<ProgressMessages> {
     return this.#session.messages(progressSchema, 'POST', '/images/create', {
       query: { fromImage: repository, tag: options.tag, platform: options.platform },
@@ -54,7 +64,11 @@ export class ImageClient {
   /** Undefined `tag` pushes every tag of the repository. */
   async push(
     repository: string,
-    options: CallOptions & { tag?: string | undefined; platform?: string | undefined; auth?: RegistryAuth | undefined } = {},
+    options: CallOptions & {
+      tag?: string | undefined;
+      platform?: string | undefined;
+      auth?: RegistryAuth | undefined;
+    } = {},
   ): Promise<ProgressMessages> {
     return this.#session.messages(progressSchema, 'POST', place(repository, 'push'), {
       query: { tag: options.tag, platform: options.platform },
@@ -77,8 +91,14 @@ export class ImageClient {
   }
 
   /** A tar archive. */
-  async save(images: readonly string[], options: CallOptions & { platform?: string | undefined } = {}): Promise<Readable> {
-    return this.#session.stream('GET', '/images/get', { query: { names: images, platform: options.platform }, signal: options.signal });
+  async save(
+    images: readonly string[],
+    options: CallOptions & { platform?: string | undefined } = {},
+  ): Promise<Readable> {
+    return this.#session.stream('GET', '/images/get', {
+      query: { names: images, platform: options.platform },
+      signal: options.signal,
+    });
   }
 
   async load(

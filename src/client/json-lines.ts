@@ -12,7 +12,8 @@ export async function* readJsonLines(source: Readable): AsyncGenerator<unknown, 
   for await (const chunk of source as AsyncIterable<Buffer>) {
     const lines = (pending + decoder.write(chunk)).split('\n');
     pending = lines.pop() ?? '';
-    if (pending.length > MAX_LINE_LENGTH) throw new EngineError('limit-exceeded', 'a message of the daemon is longer than 16 MiB');
+    if (pending.length > MAX_LINE_LENGTH)
+      throw new EngineError('limit-exceeded', 'a message of the daemon is longer than 16 MiB');
     for (const line of lines) if (line.trim() !== '') yield parseLine(line);
   }
   const last = pending + decoder.end();
@@ -23,6 +24,8 @@ function parseLine(line: string): unknown {
   try {
     return JSON.parse(line);
   } catch (error) {
-    throw new EngineError('internal', `the daemon sent a message that is not JSON: ${line.slice(0, 100)}`, { cause: error });
+    throw new EngineError('internal', `the daemon sent a message that is not JSON: ${line.slice(0, 100)}`, {
+      cause: error,
+    });
   }
 }

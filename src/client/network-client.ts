@@ -14,7 +14,12 @@ export interface NetworkCreateRequest {
   readonly IPAM?: {
     readonly Driver: string;
     readonly Options?: Readonly<Record<string, string>>;
-    readonly Config: readonly { readonly Subnet?: string; readonly IPRange?: string; readonly Gateway?: string; readonly AuxiliaryAddresses?: Readonly<Record<string, string>> }[];
+    readonly Config: readonly {
+      readonly Subnet?: string;
+      readonly IPRange?: string;
+      readonly Gateway?: string;
+      readonly AuxiliaryAddresses?: Readonly<Record<string, string>>;
+    }[];
   };
   readonly Options?: Readonly<Record<string, string>>;
   readonly Labels?: Readonly<Record<string, string>>;
@@ -35,7 +40,10 @@ export class NetworkClient {
 
   async inspect(network: string, options: CallOptions & { verbose?: boolean } = {}): Promise<NetworkInspect> {
     const query = { verbose: options.verbose };
-    return this.#session.json(networkSchema, 'GET', `/networks/${pathSegment(network)}`, { query, signal: options.signal });
+    return this.#session.json(networkSchema, 'GET', `/networks/${pathSegment(network)}`, {
+      query,
+      signal: options.signal,
+    });
   }
 
   /** The daemon's JSON untouched, members in its order. */
@@ -44,10 +52,18 @@ export class NetworkClient {
   }
 
   async create(request: NetworkCreateRequest, options: CallOptions = {}): Promise<{ Id: string; Warnings: string[] }> {
-    return this.#session.json(idAnswerSchema, 'POST', '/networks/create', { body: { json: request }, signal: options.signal });
+    return this.#session.json(idAnswerSchema, 'POST', '/networks/create', {
+      body: { json: request },
+      signal: options.signal,
+    });
   }
 
-  async connect(network: string, container: string, endpoint: Record<string, unknown>, options: CallOptions = {}): Promise<void> {
+  async connect(
+    network: string,
+    container: string,
+    endpoint: Record<string, unknown>,
+    options: CallOptions = {},
+  ): Promise<void> {
     const body = { json: { Container: container, EndpointConfig: endpoint } };
     await this.#session.send('POST', `/networks/${pathSegment(network)}/connect`, { body, signal: options.signal });
   }
@@ -63,6 +79,8 @@ export class NetworkClient {
 
   async prune(options: CallOptions & { filters?: Filters } = {}): Promise<string[]> {
     const query = { filters: encodeFilters(options.filters) };
-    return (await this.#session.json(networksPrunedSchema, 'POST', '/networks/prune', { query, signal: options.signal })).NetworksDeleted;
+    return (
+      await this.#session.json(networksPrunedSchema, 'POST', '/networks/prune', { query, signal: options.signal })
+    ).NetworksDeleted;
   }
 }

@@ -28,7 +28,13 @@ export function connectThroughSsh(address: HostAddress & { kind: 'ssh' }): Duple
   });
   const stream = Duplex.from({ readable: child.stdout, writable: child.stdin });
   // Agents of node:http call these on what they take for a socket.
-  Object.assign(stream, { setKeepAlive: () => stream, setNoDelay: () => stream, setTimeout: () => stream, ref: () => stream, unref: () => stream });
+  Object.assign(stream, {
+    setKeepAlive: () => stream,
+    setNoDelay: () => stream,
+    setTimeout: () => stream,
+    ref: () => stream,
+    unref: () => stream,
+  });
   const fail = (reason: string, cause?: unknown): void => {
     const place = formatHostAddress(address);
     stream.destroy(new EngineError('unavailable', `cannot reach the daemon through ${place}: ${reason}`, { cause }));
@@ -37,7 +43,9 @@ export function connectThroughSsh(address: HostAddress & { kind: 'ssh' }): Duple
   child.once('close', (code, signal) => {
     if (code === 0 || stream.destroyed) return;
     const ending = signal === null ? `ssh exited with ${code}` : `ssh was ended by ${signal}`;
-    fail(`${ending}: ${diagnostic.trim() || 'no message'}; check that \`ssh ${address.hostName} bulkhead version\` works`);
+    fail(
+      `${ending}: ${diagnostic.trim() || 'no message'}; check that \`ssh ${address.hostName} bulkhead version\` works`,
+    );
   });
   stream.once('close', () => child.kill());
   return stream;

@@ -1,5 +1,13 @@
 import * as z from 'zod/mini';
-import { eventSchema, infoSchema, loginAnswerSchema, versionSchema, type EventMessage, type InfoAnswer, type VersionAnswer } from './answers.ts';
+import {
+  eventSchema,
+  infoSchema,
+  loginAnswerSchema,
+  versionSchema,
+  type EventMessage,
+  type InfoAnswer,
+  type VersionAnswer,
+} from './answers.ts';
 import type { ApiSession } from './api-session.ts';
 import { encodeFilters, type CallOptions, type Filters } from './call-options.ts';
 import type { RegistryAuth } from './registry-auth.ts';

@@ -78,7 +78,10 @@ function sshTransport(http: typeof Http, address: HostAddress & { kind: 'ssh' },
   };
 }
 
-async function connectSocket(address: HostAddress & { kind: 'unix' | 'tcp' }, security: object | undefined): Promise<Duplex> {
+async function connectSocket(
+  address: HostAddress & { kind: 'unix' | 'tcp' },
+  security: object | undefined,
+): Promise<Duplex> {
   const place = address.kind === 'unix' ? { path: address.path } : { host: address.hostName, port: address.port };
   const { promise, resolve, reject } = Promise.withResolvers<Duplex>();
   if (security === undefined) {

@@ -10,7 +10,8 @@ export interface Subnet {
 export function parseSubnet(text: string): Subnet {
   const match = /^(\d+\.\d+\.\d+\.\d+)\/(\d+)$/.exec(text);
   const prefixLength = Number(match?.[2]);
-  if (!match || prefixLength > 32) throw new EngineError('invalid-argument', `invalid subnet ${text}: write it like 172.30.0.0/16`);
+  if (!match || prefixLength > 32)
+    throw new EngineError('invalid-argument', `invalid subnet ${text}: write it like 172.30.0.0/16`);
   return { base: networkBase(parseAddress(match[1] ?? ''), prefixLength), prefixLength };
 }
 
@@ -64,7 +65,10 @@ export function allocateAddress(subnet: Subnet, used: ReadonlySet<number>, last:
     const candidate = first + ((start - first + step) % count);
     if (!used.has(candidate)) return candidate;
   }
-  throw new EngineError('resource-exhausted', `no free address left in ${formatSubnet(subnet)}; remove containers or enlarge the network`);
+  throw new EngineError(
+    'resource-exhausted',
+    `no free address left in ${formatSubnet(subnet)}; remove containers or enlarge the network`,
+  );
 }
 
 /** Docker's MAC for an address: `02:42` and its four bytes. */

@@ -76,7 +76,14 @@ export function transition(state: ContainerState, event: ContainerEvent): Contai
       if (state.status === 'exited') return { ...state, error: event.error, exitCode: event.exitCode };
       if (state.status === 'restarting') {
         const { startedAtMs, finishedAtMs } = state;
-        return { status: 'exited', exitCode: event.exitCode, oomKilled: false, startedAtMs, finishedAtMs, error: event.error };
+        return {
+          status: 'exited',
+          exitCode: event.exitCode,
+          oomKilled: false,
+          startedAtMs,
+          finishedAtMs,
+          error: event.error,
+        };
       }
       return undefined;
     case 'exited':

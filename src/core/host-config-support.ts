@@ -53,7 +53,10 @@ export const HOST_CONFIG_SUPPORT: Readonly<Record<string, FieldSupport>> = {
   },
   MemoryReservation: both(works),
   MemorySwap: { vm: differs('a machine has no swap: the limit is the memory limit'), os: works },
-  NanoCpus: { vm: differs('rounded up to whole virtual CPUs, and the rest enforced by a cgroup in the guest'), os: works },
+  NanoCpus: {
+    vm: differs('rounded up to whole virtual CPUs, and the rest enforced by a cgroup in the guest'),
+    os: works,
+  },
   OomKillDisable: both(refused('disabling the OOM killer is not supported')),
   OomScoreAdj: both(works),
   PidsLimit: both(works),
@@ -61,7 +64,10 @@ export const HOST_CONFIG_SUPPORT: Readonly<Record<string, FieldSupport>> = {
   Privileged: { vm: differs('all of the guest’s own kernel, nothing of the host'), os: works },
   PublishAllPorts: both(works),
   ReadonlyRootfs: both(works),
-  SecurityOpt: { vm: differs('no-new-privileges works; a seccomp profile has no meaning: the kernel is the container’s own'), os: works },
+  SecurityOpt: {
+    vm: differs('no-new-privileges works; a seccomp profile has no meaning: the kernel is the container’s own'),
+    os: works,
+  },
   ShmSize: both(works),
   StorageOpt: both(refused(`--storage-opt: ${NOT_YET}`)),
   Sysctls: both(works),

@@ -19,7 +19,8 @@ interface BindingInput {
 export function parseContainerPort(text: string): { port: number; protocol: string } {
   const match = /^(\d+)(?:\/(tcp|udp|sctp))?$/.exec(text);
   const port = Number(match?.[1]);
-  if (!match || port < 1 || port > 65_535) throw new EngineError('invalid-argument', `invalid port specification: "${text}"`);
+  if (!match || port < 1 || port > 65_535)
+    throw new EngineError('invalid-argument', `invalid port specification: "${text}"`);
   return { port, protocol: match[2] ?? 'tcp' };
 }
 
@@ -40,7 +41,10 @@ export function planPorts(
 function planPort(key: string, hostIp: string, hostPort: string): PortRequest {
   const { port, protocol } = parseContainerPort(key);
   if (protocol !== 'tcp') {
-    throw new EngineError('unsupported', `publishing ${key}: only TCP ports can be published by this version of Bulkhead`);
+    throw new EngineError(
+      'unsupported',
+      `publishing ${key}: only TCP ports can be published by this version of Bulkhead`,
+    );
   }
   const number = hostPort === '' ? 0 : Number(hostPort);
   if (!Number.isInteger(number) || number < 0 || number > 65_535) {

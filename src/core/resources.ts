@@ -54,7 +54,10 @@ function planCpuLimit(request: ResourceRequest, host: HostResources): number | u
     throw new EngineError('invalid-argument', 'Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set');
   }
   if (period < 1_000 || period > 1_000_000) {
-    throw new EngineError('invalid-argument', 'CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)');
+    throw new EngineError(
+      'invalid-argument',
+      'CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)',
+    );
   }
   if (quota > 0 && quota < 1_000) {
     throw new EngineError('invalid-argument', 'CPU cfs quota can not be less than 1ms (i.e. 1000)');

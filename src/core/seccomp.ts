@@ -5,12 +5,61 @@
  * In a machine there is no filter: the kernel behind it is the guest's own.
  */
 const DENIED = [
-  'acct', 'add_key', 'bpf', 'clock_adjtime', 'clock_settime', 'create_module', 'delete_module', 'finit_module', 'fsconfig',
-  'fsmount', 'fsopen', 'fspick', 'get_kernel_syms', 'init_module', 'io_uring_enter', 'io_uring_register', 'io_uring_setup', 'ioperm',
-  'iopl', 'kcmp', 'kexec_file_load', 'kexec_load', 'keyctl', 'lookup_dcookie', 'mount', 'mount_setattr', 'move_mount',
-  'move_pages', 'name_to_handle_at', 'nfsservctl', 'open_by_handle_at', 'open_tree', 'perf_event_open', 'pivot_root',
-  'process_madvise', 'query_module', 'quotactl', 'quotactl_fd', 'reboot', 'request_key', 'setns', 'settimeofday', 'stime',
-  'swapoff', 'swapon', '_sysctl', 'sysfs', 'umount', 'umount2', 'unshare', 'uselib', 'userfaultfd', 'ustat', 'vm86', 'vm86old',
+  'acct',
+  'add_key',
+  'bpf',
+  'clock_adjtime',
+  'clock_settime',
+  'create_module',
+  'delete_module',
+  'finit_module',
+  'fsconfig',
+  'fsmount',
+  'fsopen',
+  'fspick',
+  'get_kernel_syms',
+  'init_module',
+  'io_uring_enter',
+  'io_uring_register',
+  'io_uring_setup',
+  'ioperm',
+  'iopl',
+  'kcmp',
+  'kexec_file_load',
+  'kexec_load',
+  'keyctl',
+  'lookup_dcookie',
+  'mount',
+  'mount_setattr',
+  'move_mount',
+  'move_pages',
+  'name_to_handle_at',
+  'nfsservctl',
+  'open_by_handle_at',
+  'open_tree',
+  'perf_event_open',
+  'pivot_root',
+  'process_madvise',
+  'query_module',
+  'quotactl',
+  'quotactl_fd',
+  'reboot',
+  'request_key',
+  'setns',
+  'settimeofday',
+  'stime',
+  'swapoff',
+  'swapon',
+  '_sysctl',
+  'sysfs',
+  'umount',
+  'umount2',
+  'unshare',
+  'uselib',
+  'userfaultfd',
+  'ustat',
+  'vm86',
+  'vm86old',
 ] as const;
 
 const CLONE_NEWNS_TO_NEWNET = 0x7e02_0000;
@@ -39,5 +88,7 @@ export function planSeccomp(capabilities: readonly string[], unconfined: boolean
 
 /** CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET: one rule each, as any one of them is refused. */
 function namespaceFlags(): number[] {
-  return Array.from({ length: 32 }, (_, bit) => 2 ** bit).filter((flag) => (BigInt(CLONE_NEWNS_TO_NEWNET) & BigInt(flag)) !== 0n);
+  return Array.from({ length: 32 }, (_, bit) => 2 ** bit).filter(
+    (flag) => (BigInt(CLONE_NEWNS_TO_NEWNET) & BigInt(flag)) !== 0n,
+  );
 }

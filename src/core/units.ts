@@ -13,6 +13,7 @@ const BINARY_UNITS: Readonly<Record<string, number>> = {
 export function parseSize(text: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([bkmgtp])?(?:i?b)?$/i.exec(text.trim());
   const value = Number(match?.[1]) * (BINARY_UNITS[(match?.[2] ?? 'b').toLowerCase()] ?? Number.NaN);
-  if (!match || !Number.isSafeInteger(Math.floor(value))) throw new EngineError('invalid-argument', `invalid size: '${text}'`);
+  if (!match || !Number.isSafeInteger(Math.floor(value)))
+    throw new EngineError('invalid-argument', `invalid size: '${text}'`);
   return Math.floor(value);
 }

@@ -5,7 +5,10 @@ import { EngineError } from '../core/errors.ts';
 export function subnetsOfPool(pool: { base: string; size: number }): string[] {
   const whole = parseSubnet(pool.base);
   if (pool.size < whole.prefixLength) {
-    throw new EngineError('invalid-argument', `address pool ${pool.base}: subnets of size ${pool.size} are larger than the pool`);
+    throw new EngineError(
+      'invalid-argument',
+      `address pool ${pool.base}: subnets of size ${pool.size} are larger than the pool`,
+    );
   }
   const count = 2 ** (pool.size - whole.prefixLength);
   const step = 2 ** (32 - pool.size);

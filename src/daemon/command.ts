@@ -10,7 +10,8 @@ export async function daemonCommand(argv: readonly string[]): Promise<void> {
   const daemon = await Daemon.start(settings, stopped.signal);
   for (const address of daemon.addresses) process.stdout.write(`API listen on ${address}\n`);
   await notifySupervisor('READY=1');
-  if (!stopped.signal.aborted) await new Promise((resolve) => stopped.signal.addEventListener('abort', resolve, { once: true }));
+  if (!stopped.signal.aborted)
+    await new Promise((resolve) => stopped.signal.addEventListener('abort', resolve, { once: true }));
   await notifySupervisor('STOPPING=1');
   await daemon.stop();
 }

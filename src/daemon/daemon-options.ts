@@ -46,14 +46,21 @@ export function parseDaemonOptions(argv: readonly string[]): DaemonSettings {
   const result = settingsSchema.safeParse({ ...file, ...given });
   if (result.success) return result.data;
   const [issue] = result.error.issues;
-  throw new EngineError('invalid-argument', `daemon option ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'is wrong'}`);
+  throw new EngineError(
+    'invalid-argument',
+    `daemon option ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'is wrong'}`,
+  );
 }
 
 function readConfigFile(path: string): object {
   try {
     return z.record(z.string(), z.unknown()).parse(JSON.parse(readFileSync(path, 'utf8')));
   } catch (error) {
-    throw new EngineError('invalid-argument', `cannot read the configuration file ${path}: it must be one JSON object`, { cause: error });
+    throw new EngineError(
+      'invalid-argument',
+      `cannot read the configuration file ${path}: it must be one JSON object`,
+      { cause: error },
+    );
   }
 }
 
@@ -71,7 +78,10 @@ function parseFlags(argv: readonly string[]): Record<string, unknown> & { 'confi
     .option('allowed-isolation', { ...list, describe: 'walls that clients may ask for (repeatable) [vm, os]' })
     .option('accelerator', { type: 'string', describe: 'auto, kvm or tcg (software emulation) [auto]' })
     .option('bridge-prefix', { type: 'string', describe: 'first letters of our network interfaces [bh]' })
-    .option('bip', { type: 'string', describe: 'address and prefix length of the default bridge, for example 172.30.0.1/16' })
+    .option('bip', {
+      type: 'string',
+      describe: 'address and prefix length of the default bridge, for example 172.30.0.1/16',
+    })
     .option('default-address-pool', { ...list, describe: 'base=CIDR,size=N (repeatable)' })
     .option('registry-mirror', { ...list, describe: 'mirror of docker.io (repeatable)' })
     .option('insecure-registry', { ...list, describe: 'registry that may be spoken to without TLS (repeatable)' })
@@ -82,7 +92,10 @@ function parseFlags(argv: readonly string[]): Record<string, unknown> & { 'confi
     .option('tlscacert', { type: 'string', describe: 'certificate of the clients’ authority' })
     .option('tlscert', { type: 'string', describe: 'certificate of this daemon' })
     .option('tlskey', { type: 'string', describe: 'its key' })
-    .option('shutdown-containers', { type: 'boolean', describe: 'stop the containers too when the daemon is told to end' })
+    .option('shutdown-containers', {
+      type: 'boolean',
+      describe: 'stop the containers too when the daemon is told to end',
+    })
     .option('config-file', { type: 'string', describe: 'JSON file with these settings' })
     .strict()
     .fail((message, error) => {
@@ -97,13 +110,21 @@ function parseFlags(argv: readonly string[]): Record<string, unknown> & { 'confi
     label: 'labels',
   };
   const entries = Object.entries(parsed).filter(([key, value]) => key !== '_' && key !== '$0' && value !== undefined);
-  const flags = Object.fromEntries(entries.map(([key, value]) => [renamed[key] ?? key, value])) as Record<string, unknown>;
-  if (Array.isArray(flags['default-address-pools'])) flags['default-address-pools'] = flags['default-address-pools'].map(parsePool);
+  const flags = Object.fromEntries(entries.map(([key, value]) => [renamed[key] ?? key, value])) as Record<
+    string,
+    unknown
+  >;
+  if (Array.isArray(flags['default-address-pools']))
+    flags['default-address-pools'] = flags['default-address-pools'].map(parsePool);
   return flags;
 }
 
 function parsePool(value: unknown): { base: string; size: number } {
   const match = /^base=([^,]+),size=(\d+)$/.exec(String(value));
-  if (!match?.[1]) throw new EngineError('invalid-argument', `--default-address-pool ${String(value)}: write base=CIDR,size=PREFIXLENGTH`);
+  if (!match?.[1])
+    throw new EngineError(
+      'invalid-argument',
+      `--default-address-pool ${String(value)}: write base=CIDR,size=PREFIXLENGTH`,
+    );
   return { base: match[1], size: Number(match[2]) };
 }

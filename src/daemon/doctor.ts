@@ -16,14 +16,20 @@ interface Finding {
   readonly text: string;
 }
 
-const MARKS: Readonly<Record<Finding['verdict'], string>> = { ok: 'ok  ', note: 'note', missing: 'MISS', fatal: 'FAIL' };
+const MARKS: Readonly<Record<Finding['verdict'], string>> = {
+  ok: 'ok  ',
+  note: 'note',
+  missing: 'MISS',
+  fatal: 'FAIL',
+};
 
 /** `bulkhead doctor [--leaks]`: what works on this host and what does not, with cause and remedy. Answers the exit status. */
 export async function doctorCommand(argv: readonly string[]): Promise<number> {
   const { values } = parseDoctorArguments(argv);
   if (values.leaks) return await printLeaks(values);
   const findings = await examineHost();
-  for (const { subject, verdict, text } of findings) process.stdout.write(`${MARKS[verdict]}  ${subject.padEnd(18)} ${text}\n`);
+  for (const { subject, verdict, text } of findings)
+    process.stdout.write(`${MARKS[verdict]}  ${subject.padEnd(18)} ${text}\n`);
   const isFatal = findings.some(({ verdict }) => verdict === 'fatal');
   process.stdout.write(isFatal ? '\nNo container can run on this host yet.\n' : '\nContainers can run on this host.\n');
   return isFatal ? 1 : 0;
@@ -44,7 +50,11 @@ function parseDoctorArguments(argv: readonly string[]) {
       },
     });
   } catch (error) {
-    throw new EngineError('invalid-argument', `${(error as Error).message}; usage: bulkhead doctor [--leaks] [--data-root DIR] [--exec-root DIR]`, { cause: error });
+    throw new EngineError(
+      'invalid-argument',
+      `${(error as Error).message}; usage: bulkhead doctor [--leaks] [--data-root DIR] [--exec-root DIR]`,
+      { cause: error },
+    );
   }
 }
 
@@ -77,9 +87,15 @@ async function examineHost(): Promise<Finding[]> {
   return [
     processorFinding(),
     { subject: 'kernel', verdict: 'ok', text: `Linux ${release()}, cgroup version ${await cgroupVersion()}` },
-    { subject: 'resources', verdict: 'ok', text: `${availableParallelism()} CPUs, ${mib(totalmem())} MiB memory, ${mib(freemem())} MiB free` },
+    {
+      subject: 'resources',
+      verdict: 'ok',
+      text: `${availableParallelism()} CPUs, ${mib(totalmem())} MiB memory, ${mib(freemem())} MiB free`,
+    },
     kvmFinding(machine),
-    ...walls.map((finding) => (finding.verdict !== 'ok' && !canRun ? { ...finding, verdict: 'fatal' as const } : finding)),
+    ...walls.map((finding) =>
+      finding.verdict !== 'ok' && !canRun ? { ...finding, verdict: 'fatal' as const } : finding,
+    ),
     await deviceFinding('/dev/net/tun', 'networks of machines', 'modprobe tun'),
     await programFinding('nft', ['--version'], 'networks', 'install the package nftables'),
     await fileSystemFinding('erofs', 'layers of containers on the host’s kernel', 'modprobe erofs'),
@@ -89,18 +105,30 @@ async function examineHost(): Promise<Finding[]> {
 
 function processorFinding(): Finding {
   const verdict = process.arch === 'x64' ? 'ok' : 'fatal';
-  return { subject: 'processor', verdict, text: verdict === 'ok' ? 'x86-64' : `${process.arch}: only x86-64 is supported` };
+  return {
+    subject: 'processor',
+    verdict,
+    text: verdict === 'ok' ? 'x86-64' : `${process.arch}: only x86-64 is supported`,
+  };
 }
 
 function kvmFinding({ kvm }: MachineHost): Finding {
   return kvm.usable
     ? { subject: 'KVM', verdict: 'ok', text: `runs unmodified guests (${kvm.vendor})` }
-    : { subject: 'KVM', verdict: 'note', text: `${kvm.message}; machines are emulated in software instead, which is slower and no hardware wall` };
+    : {
+        subject: 'KVM',
+        verdict: 'note',
+        text: `${kvm.message}; machines are emulated in software instead, which is slower and no hardware wall`,
+      };
 }
 
 function machineFinding(machine: MachineHost): Finding {
   if (machine.problem) return { subject: 'isolation vm', verdict: 'missing', text: machine.problem };
-  return { subject: 'isolation vm', verdict: 'ok', text: machine.accelerator === 'kvm' ? 'works (KVM)' : 'works (emulated)' };
+  return {
+    subject: 'isolation vm',
+    verdict: 'ok',
+    text: machine.accelerator === 'kvm' ? 'works (KVM)' : 'works (emulated)',
+  };
 }
 
 async function namespaceFinding(): Promise<Finding> {
@@ -108,7 +136,12 @@ async function namespaceFinding(): Promise<Finding> {
   return { subject: 'isolation os', verdict, text: verdict === 'ok' ? `works (${text})` : text };
 }
 
-async function programFinding(program: string, args: readonly string[], purpose: string, remedy: string): Promise<Finding> {
+async function programFinding(
+  program: string,
+  args: readonly string[],
+  purpose: string,
+  remedy: string,
+): Promise<Finding> {
   try {
     const text = await runProgram(program, args, { purpose: `ask ${program} for its version` });
     return { subject: program, verdict: 'ok', text: text.split('\n', 1)[0] ?? '' };
@@ -122,12 +155,18 @@ async function deviceFinding(path: string, purpose: string, remedy: string): Pro
     await access(path, constants.R_OK | constants.W_OK);
     return { subject: path, verdict: 'ok', text: 'accessible' };
   } catch {
-    return { subject: path, verdict: 'missing', text: `not accessible; needed for ${purpose}: run as root, or ${remedy}` };
+    return {
+      subject: path,
+      verdict: 'missing',
+      text: `not accessible; needed for ${purpose}: run as root, or ${remedy}`,
+    };
   }
 }
 
 async function fileSystemFinding(name: string, purpose: string, remedy: string): Promise<Finding> {
-  const known = (await readFile('/proc/filesystems', 'utf8')).split('\n').some((line) => line.trim().split(/\s+/).at(-1) === name);
+  const known = (await readFile('/proc/filesystems', 'utf8'))
+    .split('\n')
+    .some((line) => line.trim().split(/\s+/).at(-1) === name);
   return known
     ? { subject: name, verdict: 'ok', text: 'known to this kernel' }
     : { subject: name, verdict: 'note', text: `not loaded yet; needed for ${purpose}: ${remedy}` };

@@ -80,12 +80,17 @@ function processLeaks(processes: readonly ProcessFacts[], scope: LeakScope): Pro
     return false;
   };
   const ours = processes.filter(
-    (one) => BELOW_SHIM.has(basename(one.args[0] ?? '')) && one.args.some((argument) => argument.includes(scope.execRoot)),
+    (one) =>
+      BELOW_SHIM.has(basename(one.args[0] ?? '')) && one.args.some((argument) => argument.includes(scope.execRoot)),
   );
   const machineUids = processes.filter((one) => one.uid >= 1_900_000_000 && one.uid < 1_900_065_536);
   const orphans = [...new Set([...ours, ...machineUids])].filter((one) => !hasShimAbove(one));
   return Promise.resolve(
-    orphans.map((one) => ({ kind: 'process', name: `${one.pid} (${basename(one.args[0] ?? '?')})`, why: 'no shim above it' })),
+    orphans.map((one) => ({
+      kind: 'process',
+      name: `${one.pid} (${basename(one.args[0] ?? '?')})`,
+      why: 'no shim above it',
+    })),
   );
 }
 
@@ -101,7 +106,9 @@ async function interfaceLeaks(scope: LeakScope, living: ReadonlySet<string>): Pr
 
 async function mountLeaks(scope: LeakScope, living: ReadonlySet<string>): Promise<Leak[]> {
   const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n').filter(Boolean);
-  const targets = lines.map((line) => line.split(' ')[4] ?? '').filter((target) => target.startsWith(`${scope.execRoot}/`));
+  const targets = lines
+    .map((line) => line.split(' ')[4] ?? '')
+    .filter((target) => target.startsWith(`${scope.execRoot}/`));
   const layers = new Set(
     (await readdir(join(scope.dataRoot, 'layers')).catch(() => [])).map((name) => name.replace(/\.erofs$/, '')),
   );
@@ -174,5 +181,9 @@ async function fileLeaks(scope: LeakScope, living: ReadonlySet<string>): Promise
   const names = await readdir(join(dataRoot, 'containers')).catch(() => []);
   return names
     .filter((name) => !knownContainers.has(name) && ![...living].some((id) => name.startsWith(id)))
-    .map((name) => ({ kind: 'file', name: join(dataRoot, 'containers', name), why: 'the daemon knows no such container' }));
+    .map((name) => ({
+      kind: 'file',
+      name: join(dataRoot, 'containers', name),
+      why: 'the daemon knows no such container',
+    }));
 }

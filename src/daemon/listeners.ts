@@ -16,7 +16,8 @@ function planListener(address: string, settings: DaemonSettings): ListenerSpec {
   if (address.startsWith('fd://')) return { kind: 'fd', fd: Number(address.slice('fd://'.length)) || FIRST_PASSED_FD };
   const match = /^tcp:\/\/(\[[^\]]+\]|[^:/]+):(\d+)$/.exec(address);
   const host = match?.[1]?.replaceAll(/[[\]]/g, '');
-  if (!host) throw new EngineError('invalid-argument', `--host ${address}: write unix://PATH, tcp://ADDRESS:PORT or fd://`);
+  if (!host)
+    throw new EngineError('invalid-argument', `--host ${address}: write unix://PATH, tcp://ADDRESS:PORT or fd://`);
   const port = Number(match?.[2]);
   if (settings.tlsverify) return { kind: 'tcp', host, port, tls: readCertificates(settings) };
   throw new EngineError(
@@ -35,5 +36,11 @@ function readCertificates(settings: DaemonSettings): NonNullable<Extract<Listene
       throw new EngineError('invalid-argument', `--${option} ${path} cannot be read`, { cause: error });
     }
   };
-  return { ca: read('tlscacert'), cert: read('tlscert'), key: read('tlskey'), requestCert: true, rejectUnauthorized: true };
+  return {
+    ca: read('tlscacert'),
+    cert: read('tlscert'),
+    key: read('tlskey'),
+    requestCert: true,
+    rejectUnauthorized: true,
+  };
 }

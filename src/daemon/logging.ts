@@ -8,11 +8,20 @@ export function createLogger(settings: Pick<DaemonSettings, 'log-level' | 'log-f
   return pino(options, { write: (line: string) => process.stderr.write(toText(line)) });
 }
 
-const LEVELS: Readonly<Record<number, string>> = { 10: 'TRACE', 20: 'DEBUG', 30: 'INFO', 40: 'WARN', 50: 'ERROR', 60: 'FATAL' };
+const LEVELS: Readonly<Record<number, string>> = {
+  10: 'TRACE',
+  20: 'DEBUG',
+  30: 'INFO',
+  40: 'WARN',
+  50: 'ERROR',
+  60: 'FATAL',
+};
 
 function toText(line: string): string {
   const { level, time, msg, err, ...facts } = JSON.parse(line) as Record<string, unknown>;
   const cause = err && typeof err === 'object' && 'stack' in err ? `\n  ${String(err.stack)}` : '';
-  const rest = Object.entries(facts).map(([key, value]) => ` ${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`);
-  return `${String(time)} ${LEVELS[Number(level)] ?? ''} ${String(msg ?? '')}${rest.join('')}${cause}\n`;
+  const rest = Object.entries(facts).map(
+    ([key, value]) => ` ${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+  );
+  return `${String(time)} ${LEVELS[Number(level)] ?? ''} ${typeof msg === 'string' ? msg : ''}${rest.join('')}${cause}\n`;
 }

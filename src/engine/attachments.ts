@@ -38,7 +38,14 @@ export class Attachments {
     const wantsInput = options.stdin && options.stream && (record.config.OpenStdin ?? false);
     const keys = wantsInput && tty ? new DetachKeys(parseDetachKeys(options.detachKeys)) : undefined;
     const input = wantsInput ? new PassThrough({ highWaterMark: 256 * 1024 }) : undefined;
-    const client: Client = { options, output, input, keepOpen: !(record.config.StdinOnce ?? false), closed, isConnected: false };
+    const client: Client = {
+      options,
+      output,
+      input,
+      keepOpen: !(record.config.StdinOnce ?? false),
+      closed,
+      isConnected: false,
+    };
     const close = (): void => {
       if (closed.signal.aborted) return;
       closed.abort();
@@ -137,6 +144,9 @@ export function parseDetachKeys(text: string | undefined): readonly number[] {
     const control = /^ctrl-([a-z@[\\\]^_])$/.exec(key);
     if (control?.[1]) return control[1].toUpperCase().charCodeAt(0) & 0x1f;
     if (key.length === 1) return key.charCodeAt(0);
-    throw new EngineError('invalid-argument', `Invalid detach keys (${text}): write single keys or ctrl-KEY, separated by commas`);
+    throw new EngineError(
+      'invalid-argument',
+      `Invalid detach keys (${text}): write single keys or ctrl-KEY, separated by commas`,
+    );
   });
 }

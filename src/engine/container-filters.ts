@@ -3,7 +3,21 @@ import { EngineError } from '../core/errors.ts';
 import type { ContainerView, Filters } from './engine.ts';
 
 const KEYS = new Set([
-  'ancestor', 'before', 'exited', 'expose', 'health', 'id', 'is-task', 'isolation', 'label', 'name', 'network', 'publish', 'since', 'status', 'volume',
+  'ancestor',
+  'before',
+  'exited',
+  'expose',
+  'health',
+  'id',
+  'is-task',
+  'isolation',
+  'label',
+  'name',
+  'network',
+  'publish',
+  'since',
+  'status',
+  'volume',
 ]);
 const STATUSES = new Set(['created', 'running', 'paused', 'restarting', 'removing', 'exited', 'dead']);
 
@@ -27,11 +41,13 @@ export function filterContainers(
   for (const status of filters.get('status') ?? []) {
     if (!STATUSES.has(status)) throw new EngineError('invalid-argument', `invalid filter 'status=${status}'`);
   }
-  const showsAll = options.all || options.limit > 0 || ['status', 'before', 'since', 'exited'].some((key) => filters.has(key));
+  const showsAll =
+    options.all || options.limit > 0 || ['status', 'before', 'since', 'exited'].some((key) => filters.has(key));
   const sorted = [...views].sort((first, second) => second.createdAtMs - first.createdAtMs);
   const matching = sorted.filter(
     (view) =>
-      (showsAll || isRunning(view.state)) && [...filters].every(([key, values]) => values.length === 0 || matches(view, key, values, context)),
+      (showsAll || isRunning(view.state)) &&
+      [...filters].every(([key, values]) => values.length === 0 || matches(view, key, values, context)),
   );
   return options.limit > 0 ? matching.slice(0, options.limit) : matching;
 }
@@ -62,7 +78,9 @@ function matches(view: ContainerView, key: string, values: readonly string[], co
       return values.every((value) => view.createdAtMs > context.find(value).createdAtMs);
     case 'network':
       return values.some((value) =>
-        Object.entries(view.networks).some(([name, endpoint]) => name === value || endpoint.networkId.startsWith(value)),
+        Object.entries(view.networks).some(
+          ([name, endpoint]) => name === value || endpoint.networkId.startsWith(value),
+        ),
       );
     case 'isolation':
       return values.includes(view.facts.wall);
@@ -71,9 +89,16 @@ function matches(view: ContainerView, key: string, values: readonly string[], co
     case 'is-task':
       return values.some((value) => value === 'false' || value === '0');
     case 'publish':
-      return values.some((value) => Object.entries(view.ports).some(([port, hosts]) => port.startsWith(`${value}/`) || (hosts ?? []).some((host) => String(host.hostPort) === value)));
+      return values.some((value) =>
+        Object.entries(view.ports).some(
+          ([port, hosts]) =>
+            port.startsWith(`${value}/`) || (hosts ?? []).some((host) => String(host.hostPort) === value),
+        ),
+      );
     case 'expose':
-      return values.some((value) => Object.keys(view.ports).some((port) => port === value || port.startsWith(`${value}/`)));
+      return values.some((value) =>
+        Object.keys(view.ports).some((port) => port === value || port.startsWith(`${value}/`)),
+      );
     default:
       return false;
   }

@@ -42,7 +42,12 @@ export function planContainer(
   hostConfig.NetworkMode = planNetworkMode(hostConfig, config, networking);
   hostConfig.Isolation = isolation;
   const resources = planResources(
-    { nanoCpus: hostConfig.NanoCpus, cpuQuota: hostConfig.CpuQuota, cpuPeriod: hostConfig.CpuPeriod, memory: hostConfig.Memory },
+    {
+      nanoCpus: hostConfig.NanoCpus,
+      cpuQuota: hostConfig.CpuQuota,
+      cpuPeriod: hostConfig.CpuPeriod,
+      memory: hostConfig.Memory,
+    },
     context.host,
     context.machineDefaults,
   );
@@ -82,14 +87,24 @@ function planIsolation(hostConfig: HostConfig, context: PlanContext): Isolation 
   const asked = hostConfig.Isolation || 'default';
   const byRuntime = hostConfig.Runtime === 'vm' || hostConfig.Runtime === 'os' ? hostConfig.Runtime : undefined;
   if (hostConfig.Runtime && !byRuntime && hostConfig.Runtime !== 'runc') {
-    throw new EngineError('invalid-argument', `unknown or invalid runtime name: ${hostConfig.Runtime}; choose vm or os`);
+    throw new EngineError(
+      'invalid-argument',
+      `unknown or invalid runtime name: ${hostConfig.Runtime}; choose vm or os`,
+    );
   }
-  const isolation = asked === 'default' ? (byRuntime ?? (hostConfig.Runtime === 'runc' ? 'os' : context.defaultIsolation)) : asked;
+  const isolation =
+    asked === 'default' ? (byRuntime ?? (hostConfig.Runtime === 'runc' ? 'os' : context.defaultIsolation)) : asked;
   if (isolation !== 'vm' && isolation !== 'os') {
-    throw new EngineError('invalid-argument', `invalid isolation '${asked}': choose vm (a machine of its own) or os (the host's kernel)`);
+    throw new EngineError(
+      'invalid-argument',
+      `invalid isolation '${asked}': choose vm (a machine of its own) or os (the host's kernel)`,
+    );
   }
   if (byRuntime && byRuntime !== isolation) {
-    throw new EngineError('invalid-argument', `--isolation ${isolation} and --runtime ${byRuntime} contradict each other`);
+    throw new EngineError(
+      'invalid-argument',
+      `--isolation ${isolation} and --runtime ${byRuntime} contradict each other`,
+    );
   }
   if (!context.allowedIsolations.includes(isolation)) {
     throw new EngineError('forbidden', `isolation ${isolation} is not allowed by this daemon (--allowed-isolation)`);
@@ -105,7 +120,9 @@ function mergeConfig(wanted: ContainerConfig, image: ContainerConfig): Container
   merged.StopSignal = wanted.StopSignal || image.StopSignal || undefined;
   merged.Labels = { ...(image.Labels ?? {}), ...(wanted.Labels ?? {}) };
   merged.ExposedPorts = { ...(image.ExposedPorts ?? {}), ...(wanted.ExposedPorts ?? {}) };
-  merged.Healthcheck = wanted.Healthcheck?.Test?.length ? wanted.Healthcheck : (wanted.Healthcheck ?? image.Healthcheck);
+  merged.Healthcheck = wanted.Healthcheck?.Test?.length
+    ? wanted.Healthcheck
+    : (wanted.Healthcheck ?? image.Healthcheck);
   merged.Env = mergeEnvironment(image.Env ?? [], wanted.Env ?? []);
   const entrypoint = wanted.Entrypoint ?? [];
   if (entrypoint.length > 0) {
@@ -134,11 +151,17 @@ function mergeEnvironment(image: readonly string[], wanted: readonly string[]): 
 function checkConfig(config: ContainerConfig): void {
   const { WorkingDir: directory, StopSignal: signal } = config;
   if (directory && !directory.startsWith('/')) {
-    throw new EngineError('invalid-argument', `the working directory '${directory}' is invalid, it needs to be an absolute path`);
+    throw new EngineError(
+      'invalid-argument',
+      `the working directory '${directory}' is invalid, it needs to be an absolute path`,
+    );
   }
   if (signal) parseSignal(signal);
   if (config.Hostname && (config.Hostname.length > 64 || /[\s/\0]/.test(config.Hostname))) {
-    throw new EngineError('invalid-argument', `invalid hostname '${config.Hostname}': at most 64 characters, no spaces or slashes`);
+    throw new EngineError(
+      'invalid-argument',
+      `invalid hostname '${config.Hostname}': at most 64 characters, no spaces or slashes`,
+    );
   }
 }
 
@@ -146,7 +169,10 @@ function checkHostConfig(hostConfig: HostConfig, isolation: Isolation): void {
   for (const [field, support] of Object.entries(HOST_CONFIG_SUPPORT)) {
     const chosen = support[isolation];
     if (chosen.kind === 'refused' && isSet((hostConfig as Record<string, unknown>)[field])) {
-      throw new EngineError('unsupported', `HostConfig.${field} is not supported with isolation ${isolation}: ${chosen.why}`);
+      throw new EngineError(
+        'unsupported',
+        `HostConfig.${field} is not supported with isolation ${isolation}: ${chosen.why}`,
+      );
     }
   }
   const restart = hostConfig.RestartPolicy?.Name;
@@ -154,7 +180,10 @@ function checkHostConfig(hostConfig: HostConfig, isolation: Isolation): void {
     if (hostConfig.AutoRemove) {
       throw new EngineError('invalid-argument', "can't create 'AutoRemove' container with restart policy");
     }
-    throw new EngineError('unsupported', `restart policy '${restart}': this version of Bulkhead does not have it yet; use 'no'`);
+    throw new EngineError(
+      'unsupported',
+      `restart policy '${restart}': this version of Bulkhead does not have it yet; use 'no'`,
+    );
   }
   for (const [field, value] of [
     ['PidMode', hostConfig.PidMode],
@@ -168,7 +197,10 @@ function checkHostConfig(hostConfig: HostConfig, isolation: Isolation): void {
   }
   const logDriver = hostConfig.LogConfig?.Type;
   if (logDriver && logDriver !== 'json-file' && logDriver !== 'none') {
-    throw new EngineError('invalid-argument', `logging driver '${logDriver}' is not supported; choose json-file or none`);
+    throw new EngineError(
+      'invalid-argument',
+      `logging driver '${logDriver}' is not supported; choose json-file or none`,
+    );
   }
 }
 
@@ -183,7 +215,10 @@ function planNetworkMode(
   const mode = asked === 'default' ? (endpoint ?? 'bridge') : asked;
   const name = mode === 'default' ? 'bridge' : mode;
   if (name === 'host' || name.startsWith('container:')) {
-    throw new EngineError('unsupported', `network mode '${name}' is not supported by this version; choose bridge or none`);
+    throw new EngineError(
+      'unsupported',
+      `network mode '${name}' is not supported by this version; choose bridge or none`,
+    );
   }
   // Whether it exists is asked at start, as in Docker: a 404 to create would tell clients that the image is missing.
   return name;

@@ -21,7 +21,7 @@ export interface ContainerRecord {
   /** Present from before the sandbox is made until nothing of it is left on the host: what reconciliation works from. */
   readonly sandbox?: SandboxRecord;
   /** Moments of the last start, kept for inspect after the sandbox is gone. */
-  readonly lastPhases?: SandboxRecord["phases"];
+  readonly lastPhases?: SandboxRecord['phases'];
 }
 
 export interface SandboxRecord {

@@ -50,7 +50,8 @@ export class ContainerRunner {
   /** The running sandbox of a container; `wrong-state` when it has none. */
   sandboxOf(record: ContainerRecord): Sandbox {
     const live = this.#live.get(record.id);
-    if (!live || !isRunning(record.state)) throw new EngineError('wrong-state', `container ${record.id} is not running`);
+    if (!live || !isRunning(record.state))
+      throw new EngineError('wrong-state', `container ${record.id} is not running`);
     return live.sandbox;
   }
 
@@ -108,7 +109,10 @@ export class ContainerRunner {
     try {
       await live.sandbox.kill(record.id, INIT, 9);
     } catch (error) {
-      this.#context.logger.debug({ err: error, container: record.id }, 'kill was refused; the process is probably gone');
+      this.#context.logger.debug(
+        { err: error, container: record.id },
+        'kill was refused; the process is probably gone',
+      );
     }
     if (!(await settlesWithin(live.gone, KILL_DEADLINE_MS))) {
       await live.sandbox.stop(0).catch(() => undefined);
@@ -137,7 +141,13 @@ export class ContainerRunner {
     if (sandbox && container?.state === 'running') {
       if (known.network) this.#context.network.reserve(known.network.ipv4Address);
       if (known.uid !== undefined) this.#context.machine.reserveUid(known.uid, record.id);
-      this.#started(record, { ...known, ports: groupPorts(status?.ports ?? []) }, sandbox, container.pid, isRunning(record.state));
+      this.#started(
+        record,
+        { ...known, ports: groupPorts(status?.ports ?? []) },
+        sandbox,
+        container.pid,
+        isRunning(record.state),
+      );
       return;
     }
     const exit = container?.exit ?? (await launcher.readExit(stateDir, record.id));
@@ -184,12 +194,20 @@ export class ContainerRunner {
     };
   }
 
-  async #gather(record: ContainerRecord, sandbox: SandboxRecord, ports: readonly PortRequest[]): Promise<SandboxPlanInput> {
+  async #gather(
+    record: ContainerRecord,
+    sandbox: SandboxRecord,
+    ports: readonly PortRequest[],
+  ): Promise<SandboxPlanInput> {
     const { images, machine, layerMounts, network, dataRoot } = this.#context;
     const paths = containerPaths(dataRoot, record.id);
     const writablePath = paths.writablePath(record.isolation);
     const image = images.get(parseDigest(record.imageId));
-    if (!image) throw new EngineError('not-found', `image ${record.imageId} of container ${record.name} is gone; create the container anew`);
+    if (!image)
+      throw new EngineError(
+        'not-found',
+        `image ${record.imageId} of container ${record.name} is gone; create the container anew`,
+      );
     const { layers: unpacked } = await images.rootfs(image);
     if (sandbox.network) await network.ensure();
     let layers: CreateContainer['rootfs']['layers'];
@@ -229,7 +247,13 @@ export class ContainerRunner {
     }
   }
 
-  #started(record: ContainerRecord, sandboxRecord: SandboxRecord, sandbox: Sandbox, pid: number, isAdopted = false): void {
+  #started(
+    record: ContainerRecord,
+    sandboxRecord: SandboxRecord,
+    sandbox: Sandbox,
+    pid: number,
+    isAdopted = false,
+  ): void {
     const { table, clock, events } = this.#context;
     const watch = new AbortController();
     const gone = this.#watch(record.id, sandbox, watch.signal);
@@ -240,7 +264,11 @@ export class ContainerRunner {
       table.update({ ...current, sandbox: sandboxRecord });
       return;
     }
-    table.update({ ...current, sandbox: sandboxRecord, state: apply(current, { type: 'started', pid, atMs: clock.nowMs() }) });
+    table.update({
+      ...current,
+      sandbox: sandboxRecord,
+      state: apply(current, { type: 'started', pid, atMs: clock.nowMs() }),
+    });
     if (sandboxRecord.network) this.#publishNetwork('connect', record, sandboxRecord);
     events.publish(containerEvent(record, 'start'));
   }
@@ -266,10 +294,16 @@ export class ContainerRunner {
     const startedAtMs = 'startedAtMs' in record.state ? record.state.startedAtMs : finishedAtMs;
     const phases = await this.#collectPhases(record, sandbox);
     const { exitCode, oomKilled, error } = exit;
-    const ended = { ...record, state: apply(record, { type: 'exited', exitCode, oomKilled, error, atMs: finishedAtMs }), lastPhases: phases };
+    const ended = {
+      ...record,
+      state: apply(record, { type: 'exited', exitCode, oomKilled, error, atMs: finishedAtMs }),
+      lastPhases: phases,
+    };
     table.update(ended);
     const durationSeconds = Math.max(0, Math.round((finishedAtMs - startedAtMs) / 1000));
-    events.publish(containerEvent(record, 'die', { exitCode: String(exitCode), execDuration: String(durationSeconds) }));
+    events.publish(
+      containerEvent(record, 'die', { exitCode: String(exitCode), execDuration: String(durationSeconds) }),
+    );
     if (record.sandbox?.network) this.#publishNetwork('disconnect', record, record.sandbox);
     this.#attachments.end(id);
     try {
@@ -346,7 +380,10 @@ export function containerEvent(
 function apply(record: ContainerRecord, event: ContainerEvent): ContainerRecord['state'] {
   const next = transition(record.state, event);
   if (next) return next;
-  throw new EngineError('wrong-state', `container ${record.id} is ${record.state.status}: '${event.type}' is not possible`);
+  throw new EngineError(
+    'wrong-state',
+    `container ${record.id} is ${record.state.status}: '${event.type}' is not possible`,
+  );
 }
 
 /** The shim is gone and left no word: it was killed, and the kernel took what it ran. */

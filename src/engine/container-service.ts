@@ -80,7 +80,10 @@ export class Containers implements ContainerService {
     if (reference === '') throw new EngineError('invalid-argument', 'no image specified');
     const wantedName = name?.replace(/^\//, '');
     if (wantedName !== undefined && wantedName !== '' && !isContainerName(wantedName)) {
-      throw new EngineError('invalid-argument', `Invalid container name (${name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
+      throw new EngineError(
+        'invalid-argument',
+        `Invalid container name (${name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
+      );
     }
     const image = images.resolve(reference);
     const id = newId();
@@ -165,7 +168,10 @@ export class Containers implements ContainerService {
     return 'stopped';
   }
 
-  async restart(nameOrId: string, options: { timeoutSeconds: number | undefined; signal: string | undefined }): Promise<void> {
+  async restart(
+    nameOrId: string,
+    options: { timeoutSeconds: number | undefined; signal: string | undefined },
+  ): Promise<void> {
     const { id } = this.#context.table.find(nameOrId);
     await this.stop(id, options);
     await this.start(id);
@@ -195,11 +201,17 @@ export class Containers implements ContainerService {
       const { table, events } = this.#context;
       const wanted = name.replace(/^\//, '');
       if (!isContainerName(wanted)) {
-        throw new EngineError('invalid-argument', `Invalid container name (${name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
+        throw new EngineError(
+          'invalid-argument',
+          `Invalid container name (${name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
+        );
       }
       if (table.isNameTaken(wanted)) {
-        throw new EngineError('conflict', `Conflict. The container name "/${wanted}" is already in use by container "${table.find(wanted).id}". ` +
-          'You have to remove (or rename) that container to be able to reuse that name.');
+        throw new EngineError(
+          'conflict',
+          `Conflict. The container name "/${wanted}" is already in use by container "${table.find(wanted).id}". ` +
+            'You have to remove (or rename) that container to be able to reuse that name.',
+        );
       }
       const renamed = { ...record, name: wanted };
       table.update(renamed);
@@ -212,7 +224,8 @@ export class Containers implements ContainerService {
     const record = this.#context.table.find(nameOrId);
     if (condition === 'not-running' && !isRunning(record.state)) {
       const { state } = record;
-      const ended = state.status === 'exited' ? { exitCode: state.exitCode, error: state.error } : { exitCode: 0, error: '' };
+      const ended =
+        state.status === 'exited' ? { exitCode: state.exitCode, error: state.error } : { exitCode: 0, error: '' };
       return { result: Promise.resolve(ended) };
     }
     return { result: this.#waiters.add(record.id, condition, signal) };
@@ -235,7 +248,8 @@ export class Containers implements ContainerService {
 
   async prune(filters: Filters): Promise<{ deleted: string[]; reclaimedBytes: number }> {
     for (const key of filters.keys()) {
-      if (key !== 'label' && key !== 'label!' && key !== 'until') throw new EngineError('invalid-argument', `invalid filter '${key}'`);
+      if (key !== 'label' && key !== 'label!' && key !== 'until')
+        throw new EngineError('invalid-argument', `invalid filter '${key}'`);
     }
     if (filters.has('until') || filters.has('label!')) {
       throw new EngineError('unsupported', 'container prune knows the filter label=… only; remove others one by one');
@@ -255,7 +269,12 @@ export class Containers implements ContainerService {
     }
     const running = isRunning(record.state);
     const history = options.logs
-      ? this.#readLog(record, { ...ALL_LOGS, stdout: options.stdout, stderr: options.stderr, follow: options.stream && running })
+      ? this.#readLog(record, {
+          ...ALL_LOGS,
+          stdout: options.stdout,
+          stderr: options.stderr,
+          follow: options.stream && running,
+        })
       : undefined;
     const sandbox = running && options.stream ? this.#runner.sandboxOf(record) : undefined;
     const attachment = await this.#attachments.attach(record, options, sandbox, history, () => {
@@ -280,7 +299,9 @@ export class Containers implements ContainerService {
     const ended = isRunning(record.state) ? this.#runner.gone(record.id) : Promise.resolve();
     const maxFiles = Number(record.hostConfig.LogConfig?.Config?.['max-file'] ?? 1);
     const { logPath: path } = containerPaths(this.#context.dataRoot, record.id);
-    return Readable.from(readLog({ path, maxFiles, tty: record.config.Tty ?? false, ended }, options, signal), { objectMode: false });
+    return Readable.from(readLog({ path, maxFiles, tty: record.config.Tty ?? false, ended }, options, signal), {
+      objectMode: false,
+    });
   }
 
   async #signal(record: ContainerRecord, signal: number): Promise<void> {
@@ -304,7 +325,11 @@ export class Containers implements ContainerService {
       if (!record) return;
       if (record.state.status !== 'removing') {
         const state = transition(record.state, { type: 'removalStarted' });
-        if (!state) throw new EngineError('conflict', `cannot remove container "/${record.name}": it has been started again; stop it first`);
+        if (!state)
+          throw new EngineError(
+            'conflict',
+            `cannot remove container "/${record.name}": it has been started again; stop it first`,
+          );
         table.update({ ...record, state });
       }
       await rm(containerPaths(dataRoot, id).stateDir, { recursive: true, force: true });

@@ -63,14 +63,24 @@ export class ContainerTable {
           'You have to remove (or rename) that container to be able to reuse that name.',
       );
     }
-    this.#database.run('INSERT INTO container (id, name, record) VALUES (?, ?, ?)', record.id, record.name, JSON.stringify(record));
+    this.#database.run(
+      'INSERT INTO container (id, name, record) VALUES (?, ?, ?)',
+      record.id,
+      record.name,
+      JSON.stringify(record),
+    );
     this.#remember(record);
   }
 
   update(record: ContainerRecord): void {
     const before = this.#byId.get(record.id);
     if (!before) throw new EngineError('not-found', `No such container: ${record.id}`);
-    this.#database.run('UPDATE container SET name = ?, record = ? WHERE id = ?', record.name, JSON.stringify(record), record.id);
+    this.#database.run(
+      'UPDATE container SET name = ?, record = ? WHERE id = ?',
+      record.name,
+      JSON.stringify(record),
+      record.id,
+    );
     this.#idByName.delete(before.name);
     this.#remember(record);
   }

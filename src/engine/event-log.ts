@@ -8,7 +8,20 @@ const RING_SIZE = 256;
 const MAXIMUM_BACKLOG = 10_000;
 
 const FILTER_KEYS = new Set([
-  'config', 'container', 'daemon', 'event', 'image', 'label', 'network', 'node', 'plugin', 'scope', 'secret', 'service', 'type', 'volume',
+  'config',
+  'container',
+  'daemon',
+  'event',
+  'image',
+  'label',
+  'network',
+  'node',
+  'plugin',
+  'scope',
+  'secret',
+  'service',
+  'type',
+  'volume',
 ]);
 /** Events with an argument in their name: a filter for the bare name matches them all. */
 const PREFIX_EVENTS = ['health_status', 'exec_create', 'exec_start'];
@@ -48,7 +61,8 @@ export class EventRing implements EventLog {
       sinceNs === undefined && untilNs === undefined
         ? []
         : this.#past.filter(
-            (event) => event.timeNs >= (sinceNs ?? 0n) && (untilNs === undefined || event.timeNs <= untilNs) && matches(event),
+            (event) =>
+              event.timeNs >= (sinceNs ?? 0n) && (untilNs === undefined || event.timeNs <= untilNs) && matches(event),
           );
     return this.#follow(queue, matches, untilNs, signal);
   }
@@ -77,7 +91,8 @@ export class EventRing implements EventLog {
     try {
       for (;;) {
         for (let next = queue.shift(); next; next = queue.shift()) yield next;
-        if (isOverrun) throw new EngineError('unavailable', 'this reader of events is too slow; ask again with --since');
+        if (isOverrun)
+          throw new EngineError('unavailable', 'this reader of events is too slow; ask again with --since');
         if (isPast || stop.aborted) return;
         await new Promise<void>((resolve) => {
           wake = resolve;
@@ -112,7 +127,9 @@ function filterMatches(event: EngineEvent, key: string, values: readonly string[
       });
     case 'image':
       return values.some((value) =>
-        event.type === 'image' ? nameMatches(event, value) : event.type === 'container' && (attributes['image'] ?? '').startsWith(value),
+        event.type === 'image'
+          ? nameMatches(event, value)
+          : event.type === 'container' && (attributes['image'] ?? '').startsWith(value),
       );
     case 'container':
     case 'network':

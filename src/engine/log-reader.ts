@@ -82,7 +82,7 @@ async function* filePart(path: string, offset: number, source: LogSource, option
   if (!file) return;
   try {
     let rest = Buffer.alloc(0);
-    for (let at = offset; ; ) {
+    for (let at = offset; ;) {
       const chunk = await readAt(file, at);
       if (chunk.length === 0) return;
       at += chunk.length;
@@ -102,8 +102,18 @@ async function findStart(
   source: LogSource,
   tail: number | undefined,
 ): Promise<{ offset: number; older: { path: string; offset: number }[] }> {
-  const paths = [source.path, ...Array.from({ length: Math.max(0, source.maxFiles - 1) }, (_, index) => `${source.path}.${index + 1}`)];
-  if (tail === undefined) return { offset: 0, older: paths.slice(1).reverse().map((path) => ({ path, offset: 0 })) };
+  const paths = [
+    source.path,
+    ...Array.from({ length: Math.max(0, source.maxFiles - 1) }, (_, index) => `${source.path}.${index + 1}`),
+  ];
+  if (tail === undefined)
+    return {
+      offset: 0,
+      older: paths
+        .slice(1)
+        .reverse()
+        .map((path) => ({ path, offset: 0 })),
+    };
   let wanted = tail;
   const starts: { path: string; offset: number }[] = [];
   for (const path of paths) {
@@ -167,7 +177,11 @@ function splitLines(data: Buffer): { lines: string[]; rest: Buffer<ArrayBuffer> 
   return { lines, rest: Buffer.from(data.subarray(end + 1)) };
 }
 
-function renderLines(lines: readonly string[], tty: boolean, options: LogOptions): { frames: Buffer[]; isPast: boolean } {
+function renderLines(
+  lines: readonly string[],
+  tty: boolean,
+  options: LogOptions,
+): { frames: Buffer[]; isPast: boolean } {
   const frames: Buffer[] = [];
   for (const line of lines) {
     const entry = parseLine(line);

@@ -25,8 +25,18 @@ const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 
 /** Source: moby daemon/pkg/oci/defaults.go. */
 const MASKED_PATHS = [
-  '/proc/asound', '/proc/acpi', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats', '/proc/timer_list',
-  '/proc/timer_stats', '/proc/sched_debug', '/proc/scsi', '/sys/firmware', '/sys/devices/virtual/powercap',
+  '/proc/asound',
+  '/proc/acpi',
+  '/proc/interrupts',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/sys/firmware',
+  '/sys/devices/virtual/powercap',
 ];
 const READONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
@@ -45,7 +55,10 @@ export function buildSpec(input: SpecInput): object {
   });
   const security = new Set(hostConfig.SecurityOpt ?? []);
   const noNewPrivileges = security.has('no-new-privileges') || security.has('no-new-privileges:true');
-  const seccomp = planSeccomp(capabilities, privileged || security.has('seccomp=unconfined') || security.has('seccomp:unconfined'));
+  const seccomp = planSeccomp(
+    capabilities,
+    privileged || security.has('seccomp=unconfined') || security.has('seccomp:unconfined'),
+  );
   return {
     ociVersion: '1.0.2',
     process: {
@@ -72,7 +85,9 @@ export function buildSpec(input: SpecInput): object {
     mounts: planMounts(hostConfig, privileged),
     linux: {
       cgroupsPath: input.cgroupPath,
-      namespaces: ['pid', 'mount', 'uts', 'ipc', 'network', ...(input.hasCgroupNamespace ? ['cgroup'] : [])].map((type) => ({ type })),
+      namespaces: ['pid', 'mount', 'uts', 'ipc', 'network', ...(input.hasCgroupNamespace ? ['cgroup'] : [])].map(
+        (type) => ({ type }),
+      ),
       resources: planCgroup(hostConfig, input.resources, privileged),
       sysctl: { 'net.ipv4.ip_unprivileged_port_start': '0', ...(hostConfig.Sysctls ?? {}) },
       maskedPaths: privileged ? [] : (hostConfig.MaskedPaths ?? MASKED_PATHS),
@@ -95,7 +110,12 @@ function planMounts(hostConfig: HostConfig, privileged: boolean): object[] {
   const shmBytes = hostConfig.ShmSize || DEFAULT_SHM_BYTES;
   const standard = [
     { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
-    { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'] },
+    {
+      destination: '/dev',
+      type: 'tmpfs',
+      source: 'tmpfs',
+      options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'],
+    },
     {
       destination: '/dev/pts',
       type: 'devpts',

@@ -3,7 +3,13 @@ import { EngineError } from '../core/errors.ts';
 import { shortId } from '../core/ids.ts';
 import { planResources, type HostResources, type MachineDefaults } from '../core/resources.ts';
 import { parseSize } from '../core/units.ts';
-import { PROTOCOL_GENERATION, type CreateContainer, type MachineConfig, type SandboxConfig, type SandboxPort } from '../wire/shim.ts';
+import {
+  PROTOCOL_GENERATION,
+  type CreateContainer,
+  type MachineConfig,
+  type SandboxConfig,
+  type SandboxPort,
+} from '../wire/shim.ts';
 import type { ContainerRecord, SandboxRecord } from './container-record.ts';
 import { buildSpec } from './oci-spec.ts';
 
@@ -17,7 +23,9 @@ export interface SandboxPlanInput {
   readonly layers: CreateContainer['rootfs']['layers'];
   readonly host: HostResources;
   readonly machineDefaults: MachineDefaults;
-  readonly machine: Pick<MachineConfig, 'accelerator' | 'qemuPath' | 'kernelPath' | 'initramfsPath' | 'kernelArguments' | 'cpuModel'> | undefined;
+  readonly machine:
+    | Pick<MachineConfig, 'accelerator' | 'qemuPath' | 'kernelPath' | 'initramfsPath' | 'kernelArguments' | 'cpuModel'>
+    | undefined;
   readonly runcPath: string;
   readonly bridge: { readonly name: string; readonly mtu: number } | undefined;
   readonly resolvConf: string;
@@ -114,9 +122,11 @@ function planFiles(input: SandboxPlanInput): Record<string, string> {
   const extra = (hostConfig.ExtraHosts ?? []).map((entry) => {
     const at = entry.search(/[:=]/);
     const [host, address] = [entry.slice(0, at), entry.slice(at + 1)];
-    if (at <= 0 || address === '') throw new EngineError('invalid-argument', `bad format for add-host: "${entry}"; write NAME:ADDRESS`);
+    if (at <= 0 || address === '')
+      throw new EngineError('invalid-argument', `bad format for add-host: "${entry}"; write NAME:ADDRESS`);
     if (address !== 'host-gateway') return `${address}\t${host}`;
-    if (!gateway) throw new EngineError('invalid-argument', `add-host ${entry}: this container has no network, and so no gateway`);
+    if (!gateway)
+      throw new EngineError('invalid-argument', `add-host ${entry}: this container has no network, and so no gateway`);
     return `${gateway}\t${host}`;
   });
   const hosts = [
@@ -158,7 +168,10 @@ function planLog(input: SandboxPlanInput): CreateContainer['log'] {
   const maxSize = options?.['max-size'];
   const maxFiles = Number(options?.['max-file'] ?? 1);
   if (!Number.isInteger(maxFiles) || maxFiles < 1) {
-    throw new EngineError('invalid-argument', `log option max-file=${options?.['max-file']}: write a whole number from 1`);
+    throw new EngineError(
+      'invalid-argument',
+      `log option max-file=${options?.['max-file']}: write a whole number from 1`,
+    );
   }
   return {
     driver: driver || 'json-file',

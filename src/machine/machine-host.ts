@@ -70,7 +70,10 @@ export class MachineHost {
 
   assertUsable(): void {
     if (this.#problem) {
-      throw new EngineError('unavailable', `isolation vm is not possible on this host: ${this.#problem} (or choose --isolation os)`);
+      throw new EngineError(
+        'unavailable',
+        `isolation vm is not possible on this host: ${this.#problem} (or choose --isolation os)`,
+      );
     }
   }
 
@@ -87,7 +90,10 @@ export class MachineHost {
       this.#uids.set(uid, owner);
       return uid;
     }
-    throw new EngineError('resource-exhausted', `all ${UID_COUNT} user ids for machines are in use; remove machines first`);
+    throw new EngineError(
+      'resource-exhausted',
+      `all ${UID_COUNT} user ids for machines are in use; remove machines first`,
+    );
   }
 
   /** A running machine of an earlier daemon has this id. */
@@ -101,7 +107,8 @@ export class MachineHost {
 }
 
 async function findProblem(qemuPath: string | undefined, files: MachineFiles): Promise<string | undefined> {
-  if (qemuPath === undefined) return 'the program qemu-system-x86_64 is not installed; install the package qemu-system-x86';
+  if (qemuPath === undefined)
+    return 'the program qemu-system-x86_64 is not installed; install the package qemu-system-x86';
   for (const [what, path] of [
     ['guest kernel', files.kernelPath],
     ['initramfs', files.initramfsPath],

@@ -49,7 +49,13 @@ export class BridgeNetwork {
   #last: number | undefined;
   #made: Promise<void> | undefined;
 
-  private constructor(options: { id: string; createdAtMs: number; subnet: Subnet; gateway: number; interfacePrefix: string }) {
+  private constructor(options: {
+    id: string;
+    createdAtMs: number;
+    subnet: Subnet;
+    gateway: number;
+    interfacePrefix: string;
+  }) {
     this.id = options.id;
     this.createdAtMs = options.createdAtMs;
     this.subnet = options.subnet;
@@ -66,9 +72,17 @@ export class BridgeNetwork {
     if (row && (!wanted || String(row['subnet']) === formatSubnet(parseSubnet(wanted)))) {
       const subnet = parseSubnet(String(row['subnet']));
       const gateway = wanted ? parseAddress(wanted.split('/')[0] ?? '') : gatewayOf(subnet);
-      return new BridgeNetwork({ id: String(row['id']), createdAtMs: Number(row['created_at_ms']), subnet, gateway, interfacePrefix });
+      return new BridgeNetwork({
+        id: String(row['id']),
+        createdAtMs: Number(row['created_at_ms']),
+        subnet,
+        gateway,
+        interfacePrefix,
+      });
     }
-    const taken = (await listIpv4Subnets()).filter(({ link }) => link !== `${interfacePrefix}0`).map(({ subnet }) => parseSubnet(subnet));
+    const taken = (await listIpv4Subnets())
+      .filter(({ link }) => link !== `${interfacePrefix}0`)
+      .map(({ subnet }) => parseSubnet(subnet));
     const subnet = wanted ? parseSubnet(wanted) : chooseSubnet(options.addressPools.map(parseSubnet), taken);
     const gateway = wanted ? parseAddress(wanted.split('/')[0] ?? '') : gatewayOf(subnet);
     const id = newId();

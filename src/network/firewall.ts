@@ -19,7 +19,9 @@ export function planFirewall({ table, bridge, subnet }: FirewallPlan): object {
   const chain = (name: string, type: string, hook: string, priority: number): object => ({
     add: { chain: { family, table, name, type, hook, prio: priority, policy: 'accept' } },
   });
-  const rule = (chainName: string, ...expr: object[]): object => ({ add: { rule: { family, table, chain: chainName, expr } } });
+  const rule = (chainName: string, ...expr: object[]): object => ({
+    add: { rule: { family, table, chain: chainName, expr } },
+  });
   const meta = (key: string, op: string, right: string): object => ({ match: { op, left: { meta: { key } }, right } });
   const isReply = { match: { op: 'in', left: { ct: { key: 'state' } }, right: ['established', 'related'] } };
   const fromSubnet = {

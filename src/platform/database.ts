@@ -28,7 +28,9 @@ export class Database implements Disposable {
     if (path !== ':memory:') mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     const connection = new DatabaseSync(path);
     try {
-      connection.exec('PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=2000');
+      connection.exec(
+        'PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=2000',
+      );
       connection.exec('CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY) STRICT');
       const database = new Database(connection);
       const applied = new Set(database.all('SELECT name FROM migration').map((row) => row['name']));
@@ -56,11 +58,11 @@ export class Database implements Disposable {
   }
 
   all(sql: string, ...parameters: SqlValue[]): SqlRow[] {
-    return this.#prepare(sql).all(...parameters) as SqlRow[];
+    return this.#prepare(sql).all(...parameters);
   }
 
   get(sql: string, ...parameters: SqlValue[]): SqlRow | undefined {
-    return this.#prepare(sql).get(...parameters) as SqlRow | undefined;
+    return this.#prepare(sql).get(...parameters);
   }
 
   run(sql: string, ...parameters: SqlValue[]): void {

@@ -56,7 +56,8 @@ async function readBounded(stream: Duplex, timeoutMs: number, name: string): Pro
     let text = '';
     for await (const chunk of stream) {
       text += (chunk as Buffer).toString('utf8');
-      if (text.length > MAXIMUM_ANSWER_BYTES) throw new EngineError('internal', `${name} said more than a status line at its start`);
+      if (text.length > MAXIMUM_ANSWER_BYTES)
+        throw new EngineError('internal', `${name} said more than a status line at its start`);
     }
     return text;
   } finally {

@@ -23,9 +23,13 @@ export async function runProgram(program: string, args: readonly string[], optio
   });
   if (!result.failed) return String(result.stdout);
   if (result.code === 'ENOENT') {
-    throw new EngineError('unavailable', `cannot ${options.purpose}: the program ${program} is not installed`, { cause: result });
+    throw new EngineError('unavailable', `cannot ${options.purpose}: the program ${program} is not installed`, {
+      cause: result,
+    });
   }
   if (result.isCanceled) throw new EngineError('cancelled', `cannot ${options.purpose}: cancelled`, { cause: result });
-  const said = String(result.stderr || result.stdout || result.shortMessage).trim().slice(0, 1000);
+  const said = String(result.stderr || result.stdout || result.shortMessage)
+    .trim()
+    .slice(0, 1000);
   throw new EngineError('internal', `cannot ${options.purpose}: ${program}: ${said}`, { cause: result });
 }

@@ -6,5 +6,7 @@ import { runProgram } from './exec.ts';
  */
 export async function notifySupervisor(state: 'READY=1' | 'STOPPING=1'): Promise<void> {
   if (!process.env['NOTIFY_SOCKET']) return;
-  await runProgram('systemd-notify', [`--pid=${process.pid}`, state], { purpose: 'tell systemd that the daemon is ready' });
+  await runProgram('systemd-notify', [`--pid=${process.pid}`, state], {
+    purpose: 'tell systemd that the daemon is ready',
+  });
 }

@@ -31,7 +31,8 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
 /** A failure as the shim put it, in the engine's terms; the shim's own code stays in `details.shimCode`. */
 export function shimError(text: string): EngineError {
   const parsed = failureSchema.safeParse(parseJson(text));
-  if (!parsed.success) return new EngineError('internal', `the sandbox's shim answered with an unreadable error: ${text.slice(0, 200)}`);
+  if (!parsed.success)
+    return new EngineError('internal', `the sandbox's shim answered with an unreadable error: ${text.slice(0, 200)}`);
   const { code, message } = parsed.data;
   return new EngineError(CODES[code] ?? 'internal', message, { details: { shimCode: code } });
 }
@@ -78,7 +79,10 @@ export class ShimClient implements Sandbox {
     const body = new PassThrough({ highWaterMark: 256 * 1024 });
     const path = `${processPath(containerId, process)}/stdin${options.keepOpen ? '?keep=1' : ''}`;
     // A process that ended or closed its stdin ends the request early: for the writer that is a closed pipe.
-    this.#respond({ method: 'POST', path, agent: false, headers: { 'content-type': 'application/octet-stream' } }, body).then(
+    this.#respond(
+      { method: 'POST', path, agent: false, headers: { 'content-type': 'application/octet-stream' } },
+      body,
+    ).then(
       (answer) => answer.resume(),
       (error: unknown) => body.destroy(error instanceof Error ? error : undefined),
     );
@@ -113,9 +117,13 @@ export class ShimClient implements Sandbox {
     const text = await this.#call(method, path, body, signal);
     const parsed = schema.safeParse(parseJson(text));
     if (parsed.success) return parsed.data;
-    throw new EngineError('internal', `sandbox ${this.id}: the shim's answer to ${method} ${path} is not of the protocol`, {
-      cause: parsed.error,
-    });
+    throw new EngineError(
+      'internal',
+      `sandbox ${this.id}: the shim's answer to ${method} ${path} is not of the protocol`,
+      {
+        cause: parsed.error,
+      },
+    );
   }
 
   async #call(method: string, path: string, body: object | undefined, signal?: AbortSignal): Promise<string> {
@@ -149,7 +157,9 @@ export class ShimClient implements Sandbox {
   #connectionError(error: Error): Error {
     if (error.name === 'AbortError') return error;
     const code = systemErrorCode(error);
-    return new EngineError('unavailable', `sandbox ${this.id}: its shim does not answer (${code || error.message})`, { cause: error });
+    return new EngineError('unavailable', `sandbox ${this.id}: its shim does not answer (${code || error.message})`, {
+      cause: error,
+    });
   }
 }
 

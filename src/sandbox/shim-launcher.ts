@@ -27,11 +27,15 @@ export class ShimLauncher implements SandboxLauncher {
       const shim = spawnDetached(this.#shimPath, [config.runtimeDir], log.fd);
       const answer = await shim.converse(JSON.stringify(config), READY_TIMEOUT_MS);
       const readiness = readinessSchema.safeParse(safeJson(answer));
-      if (readiness.success && 'ready' in readiness.data) return new ShimClient(config.id, socketPath(config.runtimeDir));
+      if (readiness.success && 'ready' in readiness.data)
+        return new ShimClient(config.id, socketPath(config.runtimeDir));
       shim.kill();
       if (readiness.success) throw shimError(answer);
       const tail = await readTail(join(config.stateDir, 'shim.log'));
-      throw new EngineError('internal', `the shim of sandbox ${config.id} ended before it was ready${tail && `: ${tail}`}`);
+      throw new EngineError(
+        'internal',
+        `the shim of sandbox ${config.id} ended before it was ready${tail && `: ${tail}`}`,
+      );
     } catch (error) {
       await rm(config.runtimeDir, { recursive: true, force: true });
       throw error;

@@ -6,7 +6,9 @@ import { answerJson, startScriptedDaemon } from '../client/scripted-daemon.ts';
 import { callCli } from './cli-harness.ts';
 
 test('the version is that of the package', async (t) => {
-  const manifest = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  const manifest = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
   t.is(BULKHEAD_VERSION, manifest.version);
   t.is((await callCli(['--version'])).stdout, `Bulkhead version ${BULKHEAD_VERSION}\n`);
 });
@@ -24,7 +26,10 @@ test('every command loads, has a help page, and no name is taken twice', async (
 test('an unknown command is told with the closest one', async (t) => {
   const outcome = await callCli(['psx']);
   t.is(outcome.exitCode, 2);
-  t.is(outcome.stderr, "bulkhead: unknown command: bulkhead psx; did you mean: bulkhead ps\n\nRun 'bulkhead --help' for more information\n");
+  t.is(
+    outcome.stderr,
+    "bulkhead: unknown command: bulkhead psx; did you mean: bulkhead ps\n\nRun 'bulkhead --help' for more information\n",
+  );
   t.regex((await callCli(['netwrk', 'ls'])).stderr, /did you mean: bulkhead network\n/);
 });
 
@@ -37,14 +42,27 @@ test('a wrong command line exits 2, and 125 in run', async (t) => {
 });
 
 test('a daemon that is not there is told with its socket and the remedy', async (t) => {
-  const outcome = await callCli(['ps'], { environment: { BULKHEAD_HOST: 'unix:///nonexistent/b.sock', DOCKER_HOST: 'unix:///other' } });
+  const outcome = await callCli(['ps'], {
+    environment: { BULKHEAD_HOST: 'unix:///nonexistent/b.sock', DOCKER_HOST: 'unix:///other' },
+  });
   t.is(outcome.exitCode, 1);
-  t.is(outcome.stderr, 'cannot connect to the daemon at unix:///nonexistent/b.sock: is the daemon running? start it with: bulkhead daemon\n');
+  t.is(
+    outcome.stderr,
+    'cannot connect to the daemon at unix:///nonexistent/b.sock: is the daemon running? start it with: bulkhead daemon\n',
+  );
 });
 
 test("the daemon's statuses become exit codes", async (t) => {
-  for (const [status, exitCode] of [[404, 3], [409, 4], [507, 5], [504, 124], [500, 1]] as const) {
-    await using daemon = await startScriptedDaemon({ answer: (_request, response) => answerJson(response, status, { message: 'because' }) });
+  for (const [status, exitCode] of [
+    [404, 3],
+    [409, 4],
+    [507, 5],
+    [504, 124],
+    [500, 1],
+  ] as const) {
+    await using daemon = await startScriptedDaemon({
+      answer: (_request, response) => answerJson(response, status, { message: 'because' }),
+    });
     const outcome = await callCli(['-H', daemon.host, 'stop', 'a']);
     t.deepEqual(outcome, { exitCode, stdout: '', stderr: 'Error response from daemon: because\n' });
   }
@@ -58,7 +76,11 @@ test('of several names each has its turn, and the first failure is the exit code
     },
   });
   const outcome = await callCli(['-H', daemon.host, 'rm', 'gone', 'here']);
-  t.deepEqual(outcome, { exitCode: 3, stdout: 'here\n', stderr: 'Error response from daemon: No such container: gone\n' });
+  t.deepEqual(outcome, {
+    exitCode: 3,
+    stdout: 'here\n',
+    stderr: 'Error response from daemon: No such container: gone\n',
+  });
 });
 
 test('commands of other rooms get their arguments', async (t) => {

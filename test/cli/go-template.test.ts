@@ -64,11 +64,14 @@ test('templates that are wrong are refused when they are read', (t) => {
 });
 
 test('a member that is not there is told', (t) => {
-  t.throws(() => apply('{{.Nope}}'), { message: 'template: :1:2: executing "" at <.Nope>: map has no entry for key "Nope"' });
+  t.throws(() => apply('{{.Nope}}'), {
+    message: 'template: :1:2: executing "" at <.Nope>: map has no entry for key "Nope"',
+  });
   t.throws(() => apply('{{.Name.Nope}}'), { message: /can't evaluate field Nope in type string/ });
   t.throws(() => apply('{{index .Config.Env 9}}'), { message: /out of range/ });
 });
 
 test("members of JavaScript's own objects cannot be reached", (t) => {
-  for (const source of ['{{.constructor}}', '{{.State.__proto__}}', '{{.toString}}']) t.throws(() => apply(source), { message: /no entry for key/ });
+  for (const source of ['{{.constructor}}', '{{.State.__proto__}}', '{{.toString}}'])
+    t.throws(() => apply(source), { message: /no entry for key/ });
 });

@@ -15,8 +15,36 @@ const TABLE = defineFlags({
 });
 
 test('flags are read as pflag reads them', (t) => {
-  const { flags, words } = parseFlags(['-it', '-p8080:80', '-p=1:2', '-e', 'A=b', '--env=C=d=e', '--rm', 'true', '--name', '-x', '--subnet', 'a,b', '-T', '-1'], TABLE, true);
-  t.deepEqual(flags, { interactive: true, tty: true, rm: true, env: ['A=b', 'C=d=e'], publish: ['8080:80', '1:2'], subnet: ['a', 'b'], time: -1, name: '-x' });
+  const { flags, words } = parseFlags(
+    [
+      '-it',
+      '-p8080:80',
+      '-p=1:2',
+      '-e',
+      'A=b',
+      '--env=C=d=e',
+      '--rm',
+      'true',
+      '--name',
+      '-x',
+      '--subnet',
+      'a,b',
+      '-T',
+      '-1',
+    ],
+    TABLE,
+    true,
+  );
+  t.deepEqual(flags, {
+    interactive: true,
+    tty: true,
+    rm: true,
+    env: ['A=b', 'C=d=e'],
+    publish: ['8080:80', '1:2'],
+    subnet: ['a', 'b'],
+    time: -1,
+    name: '-x',
+  });
   t.deepEqual(words, ['true'], 'a boolean never takes the next word');
 });
 
@@ -41,12 +69,17 @@ test("wrong flags are refused with Docker's words", (t) => {
     [['-Tx'], 'invalid argument "x" for "-T, --time" flag: strconv.ParseInt: parsing "x": invalid syntax'],
     [['--__proto__=1'], 'unknown flag: --__proto__'],
   ];
-  for (const [argv, message] of cases) t.throws(() => parseFlags(argv, TABLE, true), { instanceOf: UsageError, message });
+  for (const [argv, message] of cases)
+    t.throws(() => parseFlags(argv, TABLE, true), { instanceOf: UsageError, message });
 });
 
 test('sizes are binary, whatever letter case and suffix', (t) => {
-  t.deepEqual(['1024', '1k', '1.5g', '64MiB', '2Gb', '0'].map(parseBytes), [1024, 1024, 1610612736, 67108864, 2147483648, 0]);
-  for (const text of ['', 'abc', '-1', '1x', '1e3', '99999999p']) t.throws(() => parseBytes(text), { message: `invalid size: '${text}'` });
+  t.deepEqual(
+    ['1024', '1k', '1.5g', '64MiB', '2Gb', '0'].map(parseBytes),
+    [1024, 1024, 1610612736, 67108864, 2147483648, 0],
+  );
+  for (const text of ['', 'abc', '-1', '1x', '1e3', '99999999p'])
+    t.throws(() => parseBytes(text), { message: `invalid size: '${text}'` });
 });
 
 test('CPUs are decimals or fractions', (t) => {

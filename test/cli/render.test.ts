@@ -4,14 +4,23 @@ import { formatPorts, formatWall } from '../../src/cli/render/container-rows.ts'
 import { formatRows } from '../../src/cli/render/format-rows.ts';
 import { formatBar } from '../../src/cli/render/progress.ts';
 import { alignTable } from '../../src/cli/render/table.ts';
-import { ellipsize, formatBinaryBytes, formatDecimalBytes, formatDuration, shortId } from '../../src/cli/render/units.ts';
+import {
+  ellipsize,
+  formatBinaryBytes,
+  formatDecimalBytes,
+  formatDuration,
+  shortId,
+} from '../../src/cli/render/units.ts';
 
 test('columns are at least ten wide, parted by three blanks, and the last is not padded', (t) => {
   t.is(alignTable(['A\tB\tC', 'long cell here\tb\tc']), 'A                B         C\nlong cell here   b         c');
 });
 
 test('sizes have as many digits as in Docker', (t) => {
-  t.deepEqual([0, 999, 1000, 4860000, 133456789, 1e12].map((size) => formatDecimalBytes(size)), ['0B', '999B', '1kB', '4.86MB', '133MB', '1TB']);
+  t.deepEqual(
+    [0, 999, 1000, 4860000, 133456789, 1e12].map((size) => formatDecimalBytes(size)),
+    ['0B', '999B', '1kB', '4.86MB', '133MB', '1TB'],
+  );
   t.is(formatBinaryBytes(25769803776), '24GiB');
 });
 
@@ -19,8 +28,34 @@ test('durations are rounded as in Docker', (t) => {
   const second = 1000;
   const hour = 3600 * second;
   t.deepEqual(
-    [0, second, 59 * second, 60 * second, 120 * second, hour, 2 * hour, 47 * hour, 48 * hour, 14 * 24 * hour, 61 * 24 * hour, 800 * 24 * hour].map(formatDuration),
-    ['Less than a second', '1 second', '59 seconds', 'About a minute', '2 minutes', 'About an hour', '2 hours', '47 hours', '2 days', '2 weeks', '2 months', '2 years'],
+    [
+      0,
+      second,
+      59 * second,
+      60 * second,
+      120 * second,
+      hour,
+      2 * hour,
+      47 * hour,
+      48 * hour,
+      14 * 24 * hour,
+      61 * 24 * hour,
+      800 * 24 * hour,
+    ].map(formatDuration),
+    [
+      'Less than a second',
+      '1 second',
+      '59 seconds',
+      'About a minute',
+      '2 minutes',
+      'About an hour',
+      '2 hours',
+      '47 hours',
+      '2 days',
+      '2 weeks',
+      '2 months',
+      '2 years',
+    ],
   );
 });
 
@@ -31,9 +66,21 @@ test('ids and commands are cut', (t) => {
 });
 
 test('ports that are alike inside and outside are told as ranges', (t) => {
-  const port = (PrivatePort: number, PublicPort?: number, IP?: string) => ({ PrivatePort, PublicPort, IP, Type: 'tcp' });
+  const port = (PrivatePort: number, PublicPort?: number, IP?: string) => ({
+    PrivatePort,
+    PublicPort,
+    IP,
+    Type: 'tcp',
+  });
   t.is(
-    formatPorts([port(443), port(444), port(80, 8080, '0.0.0.0'), port(80, 8080, '::'), port(90, 90, '0.0.0.0'), port(91, 91, '0.0.0.0')]),
+    formatPorts([
+      port(443),
+      port(444),
+      port(80, 8080, '0.0.0.0'),
+      port(80, 8080, '::'),
+      port(90, 90, '0.0.0.0'),
+      port(91, 91, '0.0.0.0'),
+    ]),
     '0.0.0.0:90-91->90-91/tcp, 443-444/tcp, 0.0.0.0:8080->80/tcp, [::]:8080->80/tcp',
   );
 });
@@ -47,7 +94,8 @@ test('an emulated machine is called so', (t) => {
 
 test('formats: default table, own table, template, json', (t) => {
   const rows = [{ ID: 'x1', Name: '<a>', Label: () => 'l' }];
-  const format = (text: string | undefined) => formatRows(rows, { format: text, defaultTable: '{{.ID}}\t{{.Name}}', headers: { ID: 'THE ID', Name: 'NAME' } });
+  const format = (text: string | undefined) =>
+    formatRows(rows, { format: text, defaultTable: '{{.ID}}\t{{.Name}}', headers: { ID: 'THE ID', Name: 'NAME' } });
   t.is(format(undefined), 'THE ID    NAME\nx1        <a>\n');
   t.is(format('table {{upper .Name}}\\t{{.Label "a.project"}}'), 'NAME      project\n<A>       l\n');
   t.is(format('{{.ID}}-{{json .Name}}'), 'x1-"<a>"\n');

@@ -1,7 +1,13 @@
 import type { Duplex } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
-import { answerJson, frame, startScriptedDaemon, type ScriptedDaemon, type SeenRequest } from '../client/scripted-daemon.ts';
+import {
+  answerJson,
+  frame,
+  startScriptedDaemon,
+  type ScriptedDaemon,
+  type SeenRequest,
+} from '../client/scripted-daemon.ts';
 import { callCli } from './cli-harness.ts';
 
 const ID = 'ab'.repeat(32);
@@ -43,7 +49,13 @@ async function startRunDaemon(script: RunScript = {}): Promise<ScriptedDaemon> {
         const program = script.program ?? writeBoth;
         if (attached !== undefined) void program(attached).then(() => finishWait());
       } else if (action === 'GET /containers/ID/json') {
-        answerJson(response, 200, { Id: ID, State: {}, Config: {}, HostConfig: {}, Bulkhead: { phases: [{ name: 'accepted', monotonicNs: 5 }] } });
+        answerJson(response, 200, {
+          Id: ID,
+          State: {},
+          Config: {},
+          HostConfig: {},
+          Bulkhead: { phases: [{ name: 'accepted', monotonicNs: 5 }] },
+        });
       } else response.writeHead(204).end();
     },
   });
@@ -62,7 +74,13 @@ test("run calls in Docker's order, tells the streams apart and exits as the prog
   await using daemon = await startRunDaemon({ exitCode: 42 });
   const outcome = await callCli(['-H', daemon.host, 'run', '--rm', 'busybox', 'sh', '-c', 'exit 42']);
   t.deepEqual(outcome, { exitCode: 42, stdout: 'out\n', stderr: 'WARNING: careful\nerr\n' });
-  t.deepEqual(calls(daemon), ['HEAD /_ping', 'POST /containers/create', 'POST /containers/ID/attach', 'POST /containers/ID/wait', 'POST /containers/ID/start']);
+  t.deepEqual(calls(daemon), [
+    'HEAD /_ping',
+    'POST /containers/create',
+    'POST /containers/ID/attach',
+    'POST /containers/ID/wait',
+    'POST /containers/ID/start',
+  ]);
   t.is(daemon.seen[3]?.query.get('condition'), 'removed');
   t.deepEqual(JSON.parse(daemon.seen[1]?.body ?? '').Cmd, ['sh', '-c', 'exit 42']);
 });
@@ -82,7 +100,10 @@ test('a missing image is pulled, and its progress kept out of stdout', async (t)
   await using daemon = await startRunDaemon({ missingImage: true });
   const outcome = await callCli(['-H', daemon.host, 'run', 'busybox']);
   t.is(outcome.stdout, 'out\n');
-  t.is(outcome.stderr, "Unable to find image 'busybox:latest' locally\nStatus: Downloaded newer image for busybox:latest\nWARNING: careful\nerr\n");
+  t.is(
+    outcome.stderr,
+    "Unable to find image 'busybox:latest' locally\nStatus: Downloaded newer image for busybox:latest\nWARNING: careful\nerr\n",
+  );
   t.deepEqual(calls(daemon).slice(1, 4), ['POST /containers/create', 'POST /images/create', 'POST /containers/create']);
 });
 
@@ -90,7 +111,10 @@ test('--pull never does not pull', async (t) => {
   await using daemon = await startRunDaemon({ missingImage: true });
   const outcome = await callCli(['-H', daemon.host, 'run', '--pull', 'never', 'busybox']);
   t.is(outcome.exitCode, 125);
-  t.regex(outcome.stderr, /^bulkhead: Error response from daemon: No such image: busybox:latest\n\nRun 'bulkhead run --help'/);
+  t.regex(
+    outcome.stderr,
+    /^bulkhead: Error response from daemon: No such image: busybox:latest\n\nRun 'bulkhead run --help'/,
+  );
 });
 
 for (const [message, exitCode] of [

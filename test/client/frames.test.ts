@@ -19,7 +19,9 @@ test('stdout and stderr are told apart wherever the chunks are cut', async (t) =
   for (let size = 1; size <= bytes.length; size += 1) {
     const stdout = collector();
     const stderr = collector();
-    const chunks = Array.from({ length: Math.ceil(bytes.length / size) }, (_, index) => bytes.subarray(index * size, (index + 1) * size));
+    const chunks = Array.from({ length: Math.ceil(bytes.length / size) }, (_, index) =>
+      bytes.subarray(index * size, (index + 1) * size),
+    );
     await demultiplex(Readable.from(chunks), { stdout: stdout.sink, stderr: stderr.sink });
     t.is(stdout.text(), 'out one\nout two\n');
     t.is(stderr.text(), 'err\n');
@@ -46,13 +48,20 @@ test('a full sink holds back the source', async (t) => {
 
 test('a stream that breaks off within a frame is an error', async (t) => {
   const broken = frame(1, 'whole text').subarray(0, 12);
-  await t.throwsAsync(demultiplex(Readable.from([broken]), { stdout: undefined, stderr: undefined }), { message: /broke off/ });
+  await t.throwsAsync(demultiplex(Readable.from([broken]), { stdout: undefined, stderr: undefined }), {
+    message: /broke off/,
+  });
 });
 
 test("the daemon's own error in the stream is thrown", async (t) => {
-  await t.throwsAsync(demultiplex(Readable.from([frame(3, 'log driver failed')]), { stdout: undefined, stderr: undefined }), { message: /log driver failed/ });
+  await t.throwsAsync(
+    demultiplex(Readable.from([frame(3, 'log driver failed')]), { stdout: undefined, stderr: undefined }),
+    { message: /log driver failed/ },
+  );
 });
 
 test('an unknown stream number is refused', async (t) => {
-  await t.throwsAsync(demultiplex(Readable.from([frame(9, 'x')]), { stdout: undefined, stderr: undefined }), { message: /unrecognized stream 9/ });
+  await t.throwsAsync(demultiplex(Readable.from([frame(9, 'x')]), { stdout: undefined, stderr: undefined }), {
+    message: /unrecognized stream 9/,
+  });
 });

@@ -46,7 +46,9 @@ export async function startScriptedDaemon(script: Script): Promise<ScriptedDaemo
   server.on('upgrade', (request, socket) => {
     seen.push(describeRequest(request, ''));
     upgraded.push(socket);
-    socket.write('HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n');
+    socket.write(
+      'HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n',
+    );
     socket.on('error', () => {});
     script.attach?.(socket);
   });
@@ -80,5 +82,11 @@ export function frame(stream: number, payload: string | Buffer): Buffer {
 
 function describeRequest(request: IncomingMessage, body: string): SeenRequest {
   const url = new URL(request.url ?? '/', 'http://daemon');
-  return { method: request.method ?? '', path: url.pathname.replace(/^\/v\d+\.\d+/, ''), query: url.searchParams, body, headers: request.headers };
+  return {
+    method: request.method ?? '',
+    path: url.pathname.replace(/^\/v\d+\.\d+/, ''),
+    query: url.searchParams,
+    body,
+    headers: request.headers,
+  };
 }

@@ -5,7 +5,12 @@ import test from 'ava';
 import { busyboxImage, packImages } from '../support/archive.ts';
 import { run, TestDaemon } from '../support/daemon.ts';
 
-function post(socketPath: string, path: string, body: string, type = 'application/json'): Promise<{ status: number; body: string }> {
+function post(
+  socketPath: string,
+  path: string,
+  body: string,
+  type = 'application/json',
+): Promise<{ status: number; body: string }> {
   return new Promise((done, reject) => {
     const outgoing = request({ socketPath, path, method: 'POST', headers: { 'content-type': type } }, (answer) => {
       let text = '';
@@ -27,11 +32,17 @@ test.serial('wrong wishes are refused with what was asked and what there is', as
   };
 
   t.regex(await refusal('-m', '1', 'busybox', 'true'), /minimum memory limit allowed is 6MB/i);
-  t.regex(await refusal('-m', '900g', 'busybox', 'true'), /memory limit of 921600 MiB is more than this host's \d+ MiB/);
+  t.regex(
+    await refusal('-m', '900g', 'busybox', 'true'),
+    /memory limit of 921600 MiB is more than this host's \d+ MiB/,
+  );
   t.regex(await refusal('--cpus', '999', 'busybox', 'true'), /range of CPUs is from 0.01 to/i);
   t.regex(await refusal('--cap-add', 'NONSENSE', 'busybox', 'true'), /unknown capability/);
   t.regex(await refusal('--network', 'nowhere', 'busybox', 'true'), /network nowhere not found/);
-  t.regex(await refusal('-v', '/tmp:/mnt', 'busybox', 'true'), /HostConfig\.Binds is not supported .*: bind mounts and volumes/);
+  t.regex(
+    await refusal('-v', '/tmp:/mnt', 'busybox', 'true'),
+    /HostConfig\.Binds is not supported .*: bind mounts and volumes/,
+  );
   t.regex(await refusal('--name', '-x-', 'busybox', 'true'), /Invalid container name/);
   t.regex(await refusal('--pull', 'never', 'nosuchimage', 'true'), /No such image: nosuchimage:latest/);
   t.is((await daemon.docker(['ps', '-aq'])).stdout, '');
@@ -85,7 +96,10 @@ test.serial('without QEMU the vm wall says what is missing, and the other wall s
   // A PATH with everything that the daemon needs but QEMU.
   const tools = `/tmp/bh-tools-${process.pid}`;
   await mkdir(tools, { recursive: true });
-  await run('sh', ['-c', `PATH=/usr/sbin:/usr/bin:/sbin:/bin; for p in runc nft sh readlink dirname; do ln -sf "$(command -v $p)" ${tools}/$p; done`]);
+  await run('sh', [
+    '-c',
+    `PATH=/usr/sbin:/usr/bin:/sbin:/bin; for p in runc nft sh readlink dirname; do ln -sf "$(command -v $p)" ${tools}/$p; done`,
+  ]);
   await chmod(tools, 0o755);
   await using daemon = await TestDaemon.start(t, [], { PATH: tools });
   await daemon.load();
@@ -95,7 +109,10 @@ test.serial('without QEMU the vm wall says what is missing, and the other wall s
 
   await run('rm', ['-rf', tools]);
   t.is(machine.code, 125);
-  t.regex(machine.stderr, /isolation vm is not possible on this host: .*qemu-system-x86_64 is not installed.*--isolation os/);
+  t.regex(
+    machine.stderr,
+    /isolation vm is not possible on this host: .*qemu-system-x86_64 is not installed.*--isolation os/,
+  );
   t.deepEqual(namespaces, { code: 0, stdout: 'works\n', stderr: '' });
 });
 
@@ -107,7 +124,17 @@ test.serial('--accelerator kvm is refused where KVM cannot run an unmodified gue
   t.regex(probe.stdout, /isolation vm\s+works/);
   t.regex(probe.stdout, /isolation os\s+works/);
   if (/runs unmodified guests/.test(probe.stdout)) return;
-  const refused = await run('bin/bulkhead', ['daemon', '--accelerator', 'kvm', '--data-root', `${daemon.root}/k`, '--exec-root', `${daemon.root}/r`, '-H', `unix://${daemon.root}/k.sock`]);
+  const refused = await run('bin/bulkhead', [
+    'daemon',
+    '--accelerator',
+    'kvm',
+    '--data-root',
+    `${daemon.root}/k`,
+    '--exec-root',
+    `${daemon.root}/r`,
+    '-H',
+    `unix://${daemon.root}/k.sock`,
+  ]);
   t.not(refused.code, 0);
   t.regex(refused.stderr, /--accelerator kvm: .*\/dev\/kvm/);
 });

@@ -7,7 +7,18 @@ for (const wall of ['vm', 'os'] as const) {
     await using daemon = await TestDaemon.start(t);
     await daemon.load();
 
-    await daemon.docker(['run', '-d', '--isolation', wall, '--name', 'cc', 'busybox', 'sh', '-c', 'sleep 2; echo late; exit 7']);
+    await daemon.docker([
+      'run',
+      '-d',
+      '--isolation',
+      wall,
+      '--name',
+      'cc',
+      'busybox',
+      'sh',
+      '-c',
+      'sleep 2; echo late; exit 7',
+    ]);
     await daemon.kill();
     await delay(4_000); // The container must really end while no daemon is there.
     await daemon.start();
@@ -24,7 +35,20 @@ for (const wall of ['vm', 'os'] as const) {
     await daemon.load();
     const script = 'i=0; while [ $i -lt 60 ]; do echo $i; i=$((i+1)); sleep 0.05; done; exit 5';
 
-    await daemon.docker(['run', '-d', '--isolation', wall, '--name', 'cc', '-p', '127.0.0.1:0:80', 'busybox', 'sh', '-c', script]);
+    await daemon.docker([
+      'run',
+      '-d',
+      '--isolation',
+      wall,
+      '--name',
+      'cc',
+      '-p',
+      '127.0.0.1:0:80',
+      'busybox',
+      'sh',
+      '-c',
+      script,
+    ]);
     for (let round = 0; round < 3; round++) {
       await daemon.kill();
       await daemon.start();
@@ -33,7 +57,10 @@ for (const wall of ['vm', 'os'] as const) {
     const waited = await daemon.docker(['wait', 'cc']);
     await daemon.docker(['rm', 'cc']);
 
-    t.deepEqual(followed.stdout.trim().split('\n'), Array.from({ length: 60 }, (_, index) => String(index)));
+    t.deepEqual(
+      followed.stdout.trim().split('\n'),
+      Array.from({ length: 60 }, (_, index) => String(index)),
+    );
     t.is(waited.stdout, '5\n');
   });
 }
@@ -66,7 +93,12 @@ test.serial('a shim that is killed takes its container with it, and the containe
     const found = await run('pgrep', ['-f', `^[^ ]*bulkhead-shim ${daemon.execRoot}/s/${id.slice(0, 12)}$`]);
     process.kill(Number(found.stdout.trim()), 'SIGKILL');
     await daemon.docker(['wait', wall]);
-    const state = await daemon.docker(['inspect', '-f', '{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}', wall]);
+    const state = await daemon.docker([
+      'inspect',
+      '-f',
+      '{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}',
+      wall,
+    ]);
     await daemon.docker(['rm', wall]);
 
     t.regex(state.stdout, /^exited 137 the process that held the container was killed/);

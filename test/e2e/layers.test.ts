@@ -73,7 +73,16 @@ for (const wall of ['vm', 'os'] as const) {
     ]);
     await daemon.load({ name: 'tall:latest', layers: [await busyboxLayer(), ...layers] });
 
-    const { stdout } = await daemon.docker(['run', '--rm', '--isolation', wall, 'tall', 'sh', '-c', 'cat /last; echo; ls -d /layer-* | wc -l']);
+    const { stdout } = await daemon.docker([
+      'run',
+      '--rm',
+      '--isolation',
+      wall,
+      'tall',
+      'sh',
+      '-c',
+      'cat /last; echo; ls -d /layer-* | wc -l',
+    ]);
 
     t.is(stdout, '125\n126\n');
   });
@@ -83,11 +92,29 @@ for (const wall of ['vm', 'os'] as const) {
     await daemon.load();
     const flags = ['--isolation', wall];
 
-    await daemon.docker(['run', ...flags, '--name', 'one', 'busybox', 'sh', '-c', 'echo one >>/etc/from-image; rm /etc/group; cat /etc/from-image']);
+    await daemon.docker([
+      'run',
+      ...flags,
+      '--name',
+      'one',
+      'busybox',
+      'sh',
+      '-c',
+      'echo one >>/etc/from-image; rm /etc/group; cat /etc/from-image',
+    ]);
     await daemon.docker(['run', ...flags, '--name', 'two', 'busybox', 'cat', '/etc/from-image']);
     const again = await daemon.docker(['start', '-a', 'one']);
     const other = await daemon.docker(['logs', 'two']);
-    const readOnly = await daemon.docker(['run', '--rm', ...flags, '--read-only', 'busybox', 'sh', '-c', 'echo x >/x || echo refused']);
+    const readOnly = await daemon.docker([
+      'run',
+      '--rm',
+      ...flags,
+      '--read-only',
+      'busybox',
+      'sh',
+      '-c',
+      'echo x >/x || echo refused',
+    ]);
     await daemon.docker(['rm', 'one', 'two']);
 
     t.is(again.stdout, 'from the image\none\none\n');

@@ -21,12 +21,29 @@ test.serial('containers of both walls reach each other, and published ports are 
   await daemon.load();
 
   for (const wall of ['vm', 'os']) {
-    await daemon.docker(['run', '-d', '--isolation', wall, '--name', wall, '--hostname', `server-${wall}`, '-p', '0:80', 'busybox', 'sh', '-c', SERVER]);
+    await daemon.docker([
+      'run',
+      '-d',
+      '--isolation',
+      wall,
+      '--name',
+      wall,
+      '--hostname',
+      `server-${wall}`,
+      '-p',
+      '0:80',
+      'busybox',
+      'sh',
+      '-c',
+      SERVER,
+    ]);
   }
   for (const wall of ['vm', 'os']) {
     await daemon.until(['logs', wall], /ready/);
     const ip = await address(daemon, wall);
-    const port = (await daemon.docker(['inspect', '-f', '{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}', wall])).stdout.trim();
+    const port = (
+      await daemon.docker(['inspect', '-f', '{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}', wall])
+    ).stdout.trim();
     const fromVm = await fetchFrom(daemon, 'vm', ip);
     const fromOs = await fetchFrom(daemon, 'os', ip);
     const byIpv4 = await fetch(`http://127.0.0.1:${port}/`);
@@ -41,32 +58,58 @@ test.serial('containers of both walls reach each other, and published ports are 
   t.is(both.code, 0);
 });
 
-test.serial('a busy host port is an error at the start, and the container can be started once it is free', async (t) => {
-  await using daemon = await TestDaemon.start(t);
-  await daemon.load();
-  const holder = createServer().listen(0, '127.0.0.1');
-  await once(holder, 'listening');
-  const port = String((holder.address() as { port: number }).port);
+test.serial(
+  'a busy host port is an error at the start, and the container can be started once it is free',
+  async (t) => {
+    await using daemon = await TestDaemon.start(t);
+    await daemon.load();
+    const holder = createServer().listen(0, '127.0.0.1');
+    await once(holder, 'listening');
+    const port = String((holder.address() as { port: number }).port);
 
-  const refused = await daemon.docker(['run', '-d', '--isolation', 'os', '--name', 'one', '-p', `127.0.0.1:${port}:80`, 'busybox', 'sleep', '100']);
-  const status = await daemon.docker(['inspect', '-f', '{{.State.Status}}', 'one']);
-  holder.close();
-  await once(holder, 'close');
-  const started = await daemon.docker(['start', 'one']);
-  await daemon.docker(['rm', '-f', 'one']);
+    const refused = await daemon.docker([
+      'run',
+      '-d',
+      '--isolation',
+      'os',
+      '--name',
+      'one',
+      '-p',
+      `127.0.0.1:${port}:80`,
+      'busybox',
+      'sleep',
+      '100',
+    ]);
+    const status = await daemon.docker(['inspect', '-f', '{{.State.Status}}', 'one']);
+    holder.close();
+    await once(holder, 'close');
+    const started = await daemon.docker(['start', 'one']);
+    await daemon.docker(['rm', '-f', 'one']);
 
-  t.is(refused.code, 125);
-  t.regex(refused.stderr, new RegExp(`127\\.0\\.0\\.1:${port}.*in use`));
-  t.is(status.stdout, 'created\n');
-  t.is(started.code, 0);
-});
+    t.is(refused.code, 125);
+    t.regex(refused.stderr, new RegExp(`127\\.0\\.0\\.1:${port}.*in use`));
+    t.is(status.stdout, 'created\n');
+    t.is(started.code, 0);
+  },
+);
 
 test.serial('without a network there is only the loopback', async (t) => {
   await using daemon = await TestDaemon.start(t);
   await daemon.load();
 
   for (const wall of ['vm', 'os']) {
-    const { stdout } = await daemon.docker(['run', '--rm', '--isolation', wall, '--network', 'none', 'busybox', 'sh', '-c', 'ip -o link show up | wc -l; ip route | wc -l']);
+    const { stdout } = await daemon.docker([
+      'run',
+      '--rm',
+      '--isolation',
+      wall,
+      '--network',
+      'none',
+      'busybox',
+      'sh',
+      '-c',
+      'ip -o link show up | wc -l; ip route | wc -l',
+    ]);
     t.is(stdout, '1\n0\n', wall);
   }
 });

@@ -27,32 +27,48 @@ for (const wall of walls) {
     t.is(left.stdout, '');
   });
 
-  test.serial(`${wall}: the process has the environment, directory, user, host name and limits that were asked for`, async (t) => {
-    await using daemon = await TestDaemon.start(t);
-    await daemon.load();
+  test.serial(
+    `${wall}: the process has the environment, directory, user, host name and limits that were asked for`,
+    async (t) => {
+      await using daemon = await TestDaemon.start(t);
+      await daemon.load();
 
-    const { stdout } = await daemon.docker([
-      'run',
-      ...flags,
-      ...['-e', 'COLOUR=blue', '-w', '/made/for/it', '-u', 'ada', '--hostname', 'lovelace', '--cpus', '1', '-m', '256m'],
-      ...['-l', 'a=b', '--entrypoint', 'sh', 'busybox', '-c'],
-      'echo $COLOUR; pwd; id -un; id -G; hostname; grep lovelace /etc/hosts | wc -l; cat /etc/hostname; nproc',
-    ]);
-    const limit = await daemon.docker([
-      'run',
-      ...flags,
-      ...['-m', '256m', 'busybox', 'sh', '-c'],
-      'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; uname -r; awk "/MemTotal/ {print \\$2}" /proc/meminfo',
-    ]);
+      const { stdout } = await daemon.docker([
+        'run',
+        ...flags,
+        ...[
+          '-e',
+          'COLOUR=blue',
+          '-w',
+          '/made/for/it',
+          '-u',
+          'ada',
+          '--hostname',
+          'lovelace',
+          '--cpus',
+          '1',
+          '-m',
+          '256m',
+        ],
+        ...['-l', 'a=b', '--entrypoint', 'sh', 'busybox', '-c'],
+        'echo $COLOUR; pwd; id -un; id -G; hostname; grep lovelace /etc/hosts | wc -l; cat /etc/hostname; nproc',
+      ]);
+      const limit = await daemon.docker([
+        'run',
+        ...flags,
+        ...['-m', '256m', 'busybox', 'sh', '-c'],
+        'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; uname -r; awk "/MemTotal/ {print \\$2}" /proc/meminfo',
+      ]);
 
-    const lines = stdout.trim().split('\n');
-    t.deepEqual(lines.slice(0, 7), ['blue', '/made/for/it', 'ada', '1000 10', 'lovelace', '1', 'lovelace']);
-    const [limitBytes, kernel, totalKib] = limit.stdout.trim().split('\n');
-    t.is(limitBytes, String(256 * 1024 * 1024));
-    t.is(kernel === release(), wall === 'os');
-    if (wall === 'vm') t.is(lines[7], '1');
-    t.true(wall === 'os' || (Number(totalKib) > 256 * 1024 && Number(totalKib) < 384 * 1024));
-  });
+      const lines = stdout.trim().split('\n');
+      t.deepEqual(lines.slice(0, 7), ['blue', '/made/for/it', 'ada', '1000 10', 'lovelace', '1', 'lovelace']);
+      const [limitBytes, kernel, totalKib] = limit.stdout.trim().split('\n');
+      t.is(limitBytes, String(256 * 1024 * 1024));
+      t.is(kernel === release(), wall === 'os');
+      if (wall === 'vm') t.is(lines[7], '1');
+      t.true(wall === 'os' || (Number(totalKib) > 256 * 1024 && Number(totalKib) < 384 * 1024));
+    },
+  );
 
   test.serial(`${wall}: 64 MiB of binary stdin arrive whole, and its end is the end`, async (t) => {
     await using daemon = await TestDaemon.start(t);
@@ -73,7 +89,12 @@ for (const wall of walls) {
     // Before its trap is set, the first process of a pid namespace does not even notice SIGTERM.
     await daemon.until(['logs', 'one'], /up/);
     const stopped = await daemon.docker(['stop', 'one']);
-    const afterStop = await daemon.docker(['inspect', '-f', '{{.State.Status}} {{.State.ExitCode}} {{.HostConfig.Isolation}}', 'one']);
+    const afterStop = await daemon.docker([
+      'inspect',
+      '-f',
+      '{{.State.Status}} {{.State.ExitCode}} {{.HostConfig.Isolation}}',
+      'one',
+    ]);
     await daemon.docker(['start', 'one']);
     await daemon.docker(['kill', 'one']);
     const waited = await daemon.docker(['wait', 'one']);
@@ -93,7 +114,9 @@ for (const wall of walls) {
     await using daemon = await TestDaemon.start(t);
     await daemon.load();
 
-    const result = await daemon.bulkhead(['run', '-i', ...flags, 'busybox', 'sh', '-c', 'cat; echo err >&2; exit 9'], { input: 'in\n' });
+    const result = await daemon.bulkhead(['run', '-i', ...flags, 'busybox', 'sh', '-c', 'cat; echo err >&2; exit 9'], {
+      input: 'in\n',
+    });
     const missing = await daemon.bulkhead(['run', ...flags, 'busybox', 'nope']);
     await daemon.bulkhead(['run', '-d', '--isolation', wall, '--name', 'two', 'busybox', 'sleep', '100']);
     const listed = await daemon.bulkhead(['ps']);

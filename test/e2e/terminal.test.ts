@@ -52,7 +52,10 @@ for (const wall of ['vm', 'os'] as const) {
     await daemon.load();
     const docker = `docker -H unix://${daemon.socketPath}`;
 
-    await using terminal = await Terminal.open(wall, `sh -c '${docker} run -it --isolation ${wall} --name tty busybox sh; echo LEFT $?; sleep 60'`);
+    await using terminal = await Terminal.open(
+      wall,
+      `sh -c '${docker} run -it --isolation ${wall} --name tty busybox sh; echo LEFT $?; sleep 60'`,
+    );
     await terminal.until(t, /\/ #/);
     await terminal.type('stty size; tty', 'Enter');
     await terminal.until(t, /30 100\s+\/dev\//);

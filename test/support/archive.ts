@@ -72,7 +72,8 @@ export async function busyboxLayer(): Promise<Entry[]> {
     ...APPLETS.split(' ').map((applet): Entry => ({ name: `bin/${applet}`, type: 'symlink', linkname: 'busybox' })),
     {
       name: 'etc/passwd',
-      content: 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nada:x:1000:1000:Ada:/home/ada:/bin/sh\n',
+      content:
+        'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nada:x:1000:1000:Ada:/home/ada:/bin/sh\n',
     },
     { name: 'etc/group', content: 'root:x:0:\nnogroup:x:65534:\nada:x:1000:\nwheel:x:10:ada\n' },
     { name: 'etc/from-image', content: 'from the image\n' },

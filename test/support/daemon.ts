@@ -40,13 +40,21 @@ export class TestDaemon implements AsyncDisposable {
   readonly #env: Readonly<Record<string, string>>;
   #child: ChildProcess | undefined;
 
-  private constructor(test: ExecutionContext, root: string, args: readonly string[], env: Readonly<Record<string, string>>) {
+  private constructor(
+    test: ExecutionContext,
+    root: string,
+    args: readonly string[],
+    env: Readonly<Record<string, string>>,
+  ) {
     this.#test = test;
     this.root = root;
     this.dataRoot = join(root, 'data');
     this.execRoot = join(root, 'run');
     this.socketPath = join(root, 'd.sock');
-    this.bridgePrefix = `q${root.slice(-4).toLowerCase().replaceAll(/[^a-z0-9]/g, 'x')}`.slice(0, 5);
+    this.bridgePrefix = `q${root
+      .slice(-4)
+      .toLowerCase()
+      .replaceAll(/[^a-z0-9]/g, 'x')}`.slice(0, 5);
     this.#args = args;
     this.#env = env;
   }
@@ -118,7 +126,8 @@ export class TestDaemon implements AsyncDisposable {
     for (;;) {
       const { stdout } = await this.docker(args);
       if (pattern.test(stdout)) return stdout;
-      if (Date.now() > deadline) throw new Error(`docker ${args.join(' ')} never said ${String(pattern)}, but: ${stdout}`);
+      if (Date.now() > deadline)
+        throw new Error(`docker ${args.join(' ')} never said ${String(pattern)}, but: ${stdout}`);
       await delay(50);
     }
   }
@@ -156,7 +165,8 @@ export class TestDaemon implements AsyncDisposable {
       await gone;
     }
     const leaks = await this.leaks();
-    if (!leaks.endsWith('0 leaks\n') || leaks.length > '0 leaks\n'.length) this.#test.fail(`left on the host:\n${leaks}`);
+    if (!leaks.endsWith('0 leaks\n') || leaks.length > '0 leaks\n'.length)
+      this.#test.fail(`left on the host:\n${leaks}`);
     if (this.#test.passed) await rm(this.root, { recursive: true, force: true });
     else this.#test.log(`kept for inspection: ${this.root}\n${await this.readLog()}`);
   }

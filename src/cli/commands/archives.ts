@@ -14,7 +14,8 @@ export const saveCommand = defineCommand({
   arity: { min: 1 },
   async run(context, flags, images) {
     if (flags.output === undefined) {
-      if (context.stdout.isTTY === true) throw new UsageError('cowardly refusing to save to a terminal. Use the -o flag or redirect');
+      if (context.stdout.isTTY === true)
+        throw new UsageError('cowardly refusing to save to a terminal. Use the -o flag or redirect');
       const archive = await context.client().images.save(images, { platform: flags.platform });
       await pipeline(archive, context.stdout, { end: false });
       return;
@@ -41,9 +42,12 @@ export const loadCommand = defineCommand({
   },
   arity: { min: 0, max: 0 },
   async run(context, flags) {
-    if (flags.input === undefined && context.stdin.isTTY === true) throw new UsageError('requested load from stdin, but stdin is empty');
+    if (flags.input === undefined && context.stdin.isTTY === true)
+      throw new UsageError('requested load from stdin, but stdin is empty');
     const archive = flags.input === undefined ? context.stdin : createReadStream(flags.input);
-    const messages = await context.client().images.load(archive, { quiet: flags.quiet ?? context.stdout.isTTY !== true, platform: flags.platform });
+    const messages = await context
+      .client()
+      .images.load(archive, { quiet: flags.quiet ?? context.stdout.isTTY !== true, platform: flags.platform });
     await renderProgress(messages, context.stdout);
   },
 });

@@ -16,7 +16,8 @@ export const attachCommand = defineCommand({
     const { Id, Config, State } = await client.containers.inspect(name);
     if (!State.Running) throw new EngineError('wrong-state', 'cannot attach to a stopped container, start it first');
     if (State.Paused) throw new EngineError('wrong-state', 'cannot attach to a paused container, unpause it first');
-    if (State.Restarting) throw new EngineError('wrong-state', 'cannot attach to a restarting container, wait until it is running');
+    if (State.Restarting)
+      throw new EngineError('wrong-state', 'cannot attach to a restarting container, wait until it is running');
     const tty = Config.Tty;
     const stdin = Config.OpenStdin && flags['no-stdin'] !== true;
     checkTerminal(context, tty, stdin);

@@ -35,7 +35,10 @@ export const completionWordsCommand = defineCommand({
 });
 
 /** What may stand where the last word of a command line is being typed. */
-export async function completeWords(context: Pick<CommandContext, 'client'>, words: readonly string[]): Promise<string[]> {
+export async function completeWords(
+  context: Pick<CommandContext, 'client'>,
+  words: readonly string[],
+): Promise<string[]> {
   const typed = words.at(-1) ?? '';
   const before = words.slice(0, -1);
   const visible = CATALOGUE.filter((entry) => entry.hidden !== true);
@@ -43,10 +46,18 @@ export async function completeWords(context: Pick<CommandContext, 'client'>, wor
   if (found === undefined) {
     const group = before[0];
     if (group !== undefined && Object.hasOwn(GROUPS, group)) {
-      return visible.flatMap((entry) => [entry.name, ...(entry.aliases ?? [])]).filter((name) => name.startsWith(`${group} `)).map((name) => name.slice(group.length + 1));
+      return visible
+        .flatMap((entry) => [entry.name, ...(entry.aliases ?? [])])
+        .filter((name) => name.startsWith(`${group} `))
+        .map((name) => name.slice(group.length + 1));
     }
     if (typed.startsWith('-')) return Object.keys(GLOBAL_FLAGS).map((name) => `--${name}`);
-    return [...visible.map((entry) => entry.name).filter((name) => !name.includes(' ')), ...Object.keys(GROUPS), 'daemon', 'doctor'];
+    return [
+      ...visible.map((entry) => entry.name).filter((name) => !name.includes(' ')),
+      ...Object.keys(GROUPS),
+      'daemon',
+      'doctor',
+    ];
   }
   const command = await found.entry.load();
   if (typed.startsWith('-')) {
@@ -59,8 +70,12 @@ export async function completeWords(context: Pick<CommandContext, 'client'>, wor
 /** Names of what a command is about, from the daemon; none if it does not answer. */
 async function nameObjects(context: Pick<CommandContext, 'client'>, usage: string): Promise<string[]> {
   try {
-    if (/\bCONTAINER\b/.test(usage)) return (await context.client().containers.list({ all: true })).flatMap((container) => container.Names.map((name) => name.replace(/^\//, '')));
-    if (/IMAGE\b|\bNAME\[:TAG/.test(usage)) return (await context.client().images.list()).flatMap((image) => image.RepoTags);
+    if (/\bCONTAINER\b/.test(usage))
+      return (await context.client().containers.list({ all: true })).flatMap((container) =>
+        container.Names.map((name) => name.replace(/^\//, '')),
+      );
+    if (/IMAGE\b|\bNAME\[:TAG/.test(usage))
+      return (await context.client().images.list()).flatMap((image) => image.RepoTags);
     if (/\bNETWORK\b/.test(usage)) return (await context.client().networks.list()).map((network) => network.Name);
   } catch {
     // A completion that prints an error into the command line helps nobody.

@@ -22,7 +22,8 @@ export const eventsCommand = defineCommand({
       until: moment('until', flags.until),
       filters: parseFilters(flags.filter),
     });
-    for await (const event of events) printLine(context.stdout, render === undefined ? describeEvent(event) : render(event));
+    for await (const event of events)
+      printLine(context.stdout, render === undefined ? describeEvent(event) : render(event));
   },
 });
 
@@ -32,13 +33,24 @@ async function compileRenderer(format: string): Promise<(event: EventMessage) =>
   const { evaluateTemplate } = await import('../go-template/evaluate-template.ts');
   const template = compileFormat(format);
   // Go's field names beside the wire's.
-  return (event) => evaluateTemplate(template, { ...event, ID: event['id'] ?? '', Status: event['status'] ?? '', From: event['from'] ?? '', Scope: event.scope, Time: event.time, TimeNano: event.timeNano });
+  return (event) =>
+    evaluateTemplate(template, {
+      ...event,
+      ID: event['id'] ?? '',
+      Status: event['status'] ?? '',
+      From: event['from'] ?? '',
+      Scope: event.scope,
+      Time: event.time,
+      TimeNano: event.timeNano,
+    });
 }
 
 /** `TIME TYPE ACTION ID (key=value, …)`. */
 export function describeEvent(event: EventMessage): string {
   const time = event.timeNano === 0 ? BigInt(event.time) * 1_000_000_000n : BigInt(event.timeNano);
-  const attributes = Object.entries(event.Actor.Attributes).map(([key, value]) => `${key}=${value}`).sort();
+  const attributes = Object.entries(event.Actor.Attributes)
+    .map(([key, value]) => `${key}=${value}`)
+    .sort();
   const head = `${formatRfc3339Nano(time)} ${event.Type} ${event.Action} ${event.Actor.ID}`;
   return attributes.length === 0 ? head : `${head} (${attributes.join(', ')})`;
 }

@@ -3,7 +3,14 @@ import { FORMAT_FLAG } from '../flags/shared-flags.ts';
 import { formatRows } from '../render/format-rows.ts';
 import { ellipsize, formatDecimalBytes, formatDuration, formatRfc3339Nano, shortId } from '../render/units.ts';
 
-const HEADERS = { ID: 'IMAGE', CreatedSince: 'CREATED', CreatedAt: 'CREATED AT', CreatedBy: 'CREATED BY', Size: 'SIZE', Comment: 'COMMENT' };
+const HEADERS = {
+  ID: 'IMAGE',
+  CreatedSince: 'CREATED',
+  CreatedAt: 'CREATED AT',
+  CreatedBy: 'CREATED BY',
+  Size: 'SIZE',
+  Comment: 'COMMENT',
+};
 const AGES = '{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}';
 const DATES = '{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}';
 
@@ -39,6 +46,8 @@ export const historyCommand = defineCommand({
         Size: human ? formatDecimalBytes(entry.Size) : String(entry.Size),
       };
     });
-    context.stdout.write(formatRows(rows, { format: flags.format, defaultTable: human ? AGES : DATES, headers: HEADERS }));
+    context.stdout.write(
+      formatRows(rows, { format: flags.format, defaultTable: human ? AGES : DATES, headers: HEADERS }),
+    );
   },
 });

@@ -16,7 +16,8 @@ export const imagesCommand = defineCommand({
   arity: { min: 0, max: 1 },
   async run(context, flags, [reference]) {
     const given = parseFilters(flags.filter);
-    const filters = reference === undefined ? given : { ...given, reference: [...(given['reference'] ?? []), reference] };
+    const filters =
+      reference === undefined ? given : { ...given, reference: [...(given['reference'] ?? []), reference] };
     const images = await context.client().images.list({ all: flags.all ?? false, filters });
     const showsDigests = flags.digests === true || /\.Digest\b/.test(flags.format ?? '');
     const rows = describeImageRows(images, { truncates: flags['no-trunc'] !== true, showsDigests, nowMs: Date.now() });
@@ -24,6 +25,12 @@ export const imagesCommand = defineCommand({
       for (const row of rows) printLine(context.stdout, String(row['ID']));
       return;
     }
-    context.stdout.write(formatRows(rows, { format: flags.format, defaultTable: flags.digests === true ? IMAGE_TABLE_WITH_DIGESTS : IMAGE_TABLE, headers: IMAGE_HEADERS }));
+    context.stdout.write(
+      formatRows(rows, {
+        format: flags.format,
+        defaultTable: flags.digests === true ? IMAGE_TABLE_WITH_DIGESTS : IMAGE_TABLE,
+        headers: IMAGE_HEADERS,
+      }),
+    );
   },
 });

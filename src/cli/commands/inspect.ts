@@ -14,10 +14,15 @@ const SIZE = { kind: 'boolean', short: 's', summary: 'Display total file sizes i
 
 export const inspectCommand = defineCommand({
   usage: '[OPTIONS] NAME|ID [NAME|ID...]',
-  flags: { format: FORMAT, size: SIZE, type: { kind: 'string', summary: 'Only inspect objects of the given type', value: 'container|image|network' } },
+  flags: {
+    format: FORMAT,
+    size: SIZE,
+    type: { kind: 'string', summary: 'Only inspect objects of the given type', value: 'container|image|network' },
+  },
   arity: { min: 1 },
   async run(context, flags, names) {
-    const kinds: readonly Kind[] = flags.type === undefined || flags.type === '' ? ['container', 'image', 'network'] : [checkKind(flags.type)];
+    const kinds: readonly Kind[] =
+      flags.type === undefined || flags.type === '' ? ['container', 'image', 'network'] : [checkKind(flags.type)];
     await inspectNames(context, names, kinds, { format: flags.format, size: flags.size ?? false });
   },
 });
@@ -26,7 +31,8 @@ export const containerInspectCommand = defineCommand({
   usage: '[OPTIONS] CONTAINER [CONTAINER...]',
   flags: { format: FORMAT, size: SIZE },
   arity: { min: 1 },
-  run: async (context, flags, names) => inspectNames(context, names, ['container'], { format: flags.format, size: flags.size ?? false }),
+  run: async (context, flags, names) =>
+    inspectNames(context, names, ['container'], { format: flags.format, size: flags.size ?? false }),
 });
 
 export const imageInspectCommand = defineCommand({
@@ -40,7 +46,8 @@ export const networkInspectCommand = defineCommand({
   usage: '[OPTIONS] NETWORK [NETWORK...]',
   flags: { format: FORMAT, verbose: { kind: 'boolean', short: 'v', summary: 'Verbose output for diagnostics' } },
   arity: { min: 1 },
-  run: async (context, flags, names) => inspectNames(context, names, ['network'], { format: flags.format, size: false }),
+  run: async (context, flags, names) =>
+    inspectNames(context, names, ['network'], { format: flags.format, size: false }),
 });
 
 function checkKind(text: string): Kind {
@@ -49,8 +56,16 @@ function checkKind(text: string): Kind {
 }
 
 /** Prints what is found, then tells what is not. */
-async function inspectNames(context: CommandContext, names: readonly string[], kinds: readonly Kind[], options: { format: string | undefined; size: boolean }): Promise<void> {
-  const template = options.format === undefined || options.format === '' || options.format === 'json' ? undefined : compileTemplate(options.format);
+async function inspectNames(
+  context: CommandContext,
+  names: readonly string[],
+  kinds: readonly Kind[],
+  options: { format: string | undefined; size: boolean },
+): Promise<void> {
+  const template =
+    options.format === undefined || options.format === '' || options.format === 'json'
+      ? undefined
+      : compileTemplate(options.format);
   const found: unknown[] = [];
   const failures: unknown[] = [];
   for (const name of names) {
@@ -86,7 +101,12 @@ function compileTemplate(format: string): ReturnType<typeof compileFormat> {
 }
 
 /** The first kind that has the name, in Docker's order. */
-async function inspectOne(client: BulkheadClient, name: string, kinds: readonly Kind[], size: boolean): Promise<unknown> {
+async function inspectOne(
+  client: BulkheadClient,
+  name: string,
+  kinds: readonly Kind[],
+  size: boolean,
+): Promise<unknown> {
   for (const kind of kinds) {
     try {
       switch (kind) {
@@ -98,7 +118,10 @@ async function inspectOne(client: BulkheadClient, name: string, kinds: readonly 
           return await client.networks.inspectRaw(name);
       }
     } catch (error) {
-      const goesOn = kinds.length > 1 && error instanceof ApiError && (error.status === 404 || (error.status === 400 && kind !== 'container'));
+      const goesOn =
+        kinds.length > 1 &&
+        error instanceof ApiError &&
+        (error.status === 404 || (error.status === 400 && kind !== 'container'));
       if (!goesOn) throw error;
     }
   }

@@ -17,18 +17,29 @@ export const loginCommand = defineCommand({
     const registry = registryName(server);
     if (flags.password !== undefined) {
       printLine(context.stderr, 'WARNING! Using --password via the CLI is insecure. Use --password-stdin.');
-      if (flags['password-stdin'] === true) throw new UsageError('conflicting options: cannot specify both --password and --password-stdin');
+      if (flags['password-stdin'] === true)
+        throw new UsageError('conflicting options: cannot specify both --password and --password-stdin');
     }
-    if (flags['password-stdin'] === true && !flags.username) throw new UsageError('the --password-stdin option requires --username to be set');
+    if (flags['password-stdin'] === true && !flags.username)
+      throw new UsageError('the --password-stdin option requires --username to be set');
     const known = flags.username === undefined ? await loadRegistryAuth(context.configDirectory, registry) : undefined;
     const username = flags.username ?? known?.username ?? (await ask(context, 'Username: ', false));
     const password =
-      flags['password-stdin'] === true ? await readPassword(context) : (flags.password ?? known?.password ?? (await ask(context, 'Password: ', true)));
+      flags['password-stdin'] === true
+        ? await readPassword(context)
+        : (flags.password ?? known?.password ?? (await ask(context, 'Password: ', true)));
     if (username === '' || password === '') throw new UsageError('username and password must not be empty');
     const answer = await context.client().system.login({ username, password, serveraddress: credentialKey(registry) });
-    const file = await storeRegistryAuth(context.configDirectory, registry, { username, password, identitytoken: answer.IdentityToken });
+    const file = await storeRegistryAuth(context.configDirectory, registry, {
+      username,
+      password,
+      identitytoken: answer.IdentityToken,
+    });
     if (file !== undefined) {
-      printLine(context.stderr, `\nWARNING! Your credentials are stored unencrypted in '${file}'.\nConfigure a credential helper ("credsStore" in that file) to remove this warning.\n`);
+      printLine(
+        context.stderr,
+        `\nWARNING! Your credentials are stored unencrypted in '${file}'.\nConfigure a credential helper ("credsStore" in that file) to remove this warning.\n`,
+      );
     }
     printLine(context.stdout, answer.Status || 'Login Succeeded');
   },
@@ -55,12 +66,17 @@ function registryName(server: string): string {
 async function readPassword(context: CommandContext): Promise<string> {
   const chunks: Buffer[] = [];
   for await (const chunk of context.stdin as AsyncIterable<Buffer>) chunks.push(chunk);
-  return Buffer.concat(chunks).toString('utf8').replace(/\r?\n$/, '');
+  return Buffer.concat(chunks)
+    .toString('utf8')
+    .replace(/\r?\n$/, '');
 }
 
 /** Asks on the terminal; a hidden answer is not echoed. */
 async function ask(context: CommandContext, question: string, hidden: boolean): Promise<string> {
-  if (context.stdin.isTTY !== true) throw new UsageError('cannot perform an interactive login from a non TTY device; use --username and --password-stdin');
+  if (context.stdin.isTTY !== true)
+    throw new UsageError(
+      'cannot perform an interactive login from a non TTY device; use --username and --password-stdin',
+    );
   const echo = new Writable({
     write: (_chunk, _encoding, done) => {
       done();

@@ -8,7 +8,10 @@ export const logsCommand = defineCommand({
   flags: {
     details: { kind: 'boolean', summary: 'Show extra details provided to logs' },
     follow: { kind: 'boolean', short: 'f', summary: 'Follow log output' },
-    since: { kind: 'string', summary: 'Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)' },
+    since: {
+      kind: 'string',
+      summary: 'Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)',
+    },
     tail: { kind: 'string', short: 'n', summary: 'Number of lines to show from the end of the logs (default "all")' },
     timestamps: { kind: 'boolean', short: 't', summary: 'Show timestamps' },
     until: { kind: 'string', summary: 'Show logs before a timestamp or relative (e.g. "42m" for 42 minutes)' },

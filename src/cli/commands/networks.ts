@@ -7,7 +7,17 @@ import { formatRows } from '../render/format-rows.ts';
 import { shortId } from '../render/units.ts';
 import { forEachNameInOrder } from './for-each-name.ts';
 
-const HEADERS = { ID: 'NETWORK ID', Name: 'NAME', Driver: 'DRIVER', Scope: 'SCOPE', IPv4: 'IPV4', IPv6: 'IPV6', Internal: 'INTERNAL', Labels: 'LABELS', CreatedAt: 'CREATED AT' };
+const HEADERS = {
+  ID: 'NETWORK ID',
+  Name: 'NAME',
+  Driver: 'DRIVER',
+  Scope: 'SCOPE',
+  IPv4: 'IPV4',
+  IPv6: 'IPV6',
+  Internal: 'INTERNAL',
+  Labels: 'LABELS',
+  CreatedAt: 'CREATED AT',
+};
 
 export const networkListCommand = defineCommand({
   usage: '[OPTIONS]',
@@ -33,12 +43,20 @@ export const networkListCommand = defineCommand({
       IPv4: String(network.EnableIPv4),
       IPv6: String(network.EnableIPv6),
       Internal: String(network.Internal),
-      Labels: Object.entries(network.Labels).map(([key, value]) => `${key}=${value}`).join(','),
+      Labels: Object.entries(network.Labels)
+        .map(([key, value]) => `${key}=${value}`)
+        .join(','),
       Name: network.Name,
       Scope: network.Scope,
       Label: (name: unknown) => network.Labels[String(name)] ?? '',
     }));
-    context.stdout.write(formatRows(rows, { format: flags.format, defaultTable: '{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}', headers: HEADERS }));
+    context.stdout.write(
+      formatRows(rows, {
+        format: flags.format,
+        defaultTable: '{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}',
+        headers: HEADERS,
+      }),
+    );
   },
 });
 
@@ -81,7 +99,9 @@ export const networkCreateCommand = defineCommand({
             Subnet: subnet,
             ...(gateway === undefined ? {} : { Gateway: gateway }),
             ...(range === undefined ? {} : { IPRange: range }),
-            ...(index === 0 && flags['aux-address'].length > 0 ? { AuxiliaryAddresses: parseKeyValues(flags['aux-address']) } : {}),
+            ...(index === 0 && flags['aux-address'].length > 0
+              ? { AuxiliaryAddresses: parseKeyValues(flags['aux-address']) }
+              : {}),
           };
         }),
       },
@@ -122,7 +142,10 @@ export const networkConnectCommand = defineCommand({
   },
   arity: { min: 2, max: 2 },
   async run(context, flags, [network = '', container = '']) {
-    const addresses = { ...(flags.ip === undefined ? {} : { IPv4Address: flags.ip }), ...(flags.ip6 === undefined ? {} : { IPv6Address: flags.ip6 }) };
+    const addresses = {
+      ...(flags.ip === undefined ? {} : { IPv4Address: flags.ip }),
+      ...(flags.ip6 === undefined ? {} : { IPv6Address: flags.ip6 }),
+    };
     await context.client().networks.connect(network, container, {
       ...(Object.keys(addresses).length === 0 ? {} : { IPAMConfig: addresses }),
       ...(flags.alias.length === 0 ? {} : { Aliases: flags.alias }),
@@ -136,5 +159,6 @@ export const networkDisconnectCommand = defineCommand({
   usage: '[OPTIONS] NETWORK CONTAINER',
   flags: { force: { kind: 'boolean', short: 'f', summary: 'Force the container to disconnect from a network' } },
   arity: { min: 2, max: 2 },
-  run: async (context, flags, [network = '', container = '']) => context.client().networks.disconnect(network, container, { force: flags.force ?? false }),
+  run: async (context, flags, [network = '', container = '']) =>
+    context.client().networks.disconnect(network, container, { force: flags.force ?? false }),
 });

@@ -12,14 +12,17 @@ export const portCommand = defineCommand({
     const address = ({ HostIp, HostPort }: { HostIp: string; HostPort: string }): string =>
       HostIp.includes(':') ? `[${HostIp}]:${HostPort}` : `${HostIp}:${HostPort}`;
     if (wanted === undefined) {
-      const lines = Object.entries(ports).flatMap(([port, bindings]) => (bindings ?? []).map((binding) => `${port} -> ${address(binding)}`));
+      const lines = Object.entries(ports).flatMap(([port, bindings]) =>
+        (bindings ?? []).map((binding) => `${port} -> ${address(binding)}`),
+      );
       for (const line of lines.sort(compareNaturally)) printLine(context.stdout, line);
       return;
     }
     const [number = '', protocol = 'tcp'] = wanted.split('/');
     if (!/^\d{1,5}$/.test(number) || Number(number) > 65535) throw new UsageError(`invalid port '${number}'`);
     const bindings = ports[`${number}/${protocol}`];
-    if (bindings === undefined || bindings === null) throw new EngineError('not-found', `no public port '${wanted}' published for ${name}`);
+    if (bindings === undefined || bindings === null)
+      throw new EngineError('not-found', `no public port '${wanted}' published for ${name}`);
     for (const line of bindings.map(address).sort(compareNaturally)) printLine(context.stdout, line);
   },
 });

@@ -16,22 +16,36 @@ export const containerPruneCommand = defineCommand({
   arity: { min: 0, max: 0 },
   async run(context, flags) {
     await confirm(context, flags.force, 'WARNING! This will remove all stopped containers.');
-    const { ContainersDeleted, SpaceReclaimed } = await context.client().containers.prune({ filters: parseFilters(flags.filter) });
-    if (ContainersDeleted.length > 0) printLine(context.stdout, `Deleted Containers:\n${ContainersDeleted.join('\n')}\n`);
+    const { ContainersDeleted, SpaceReclaimed } = await context
+      .client()
+      .containers.prune({ filters: parseFilters(flags.filter) });
+    if (ContainersDeleted.length > 0)
+      printLine(context.stdout, `Deleted Containers:\n${ContainersDeleted.join('\n')}\n`);
     printLine(context.stdout, `Total reclaimed space: ${formatDecimalBytes(SpaceReclaimed, 4)}`);
   },
 });
 
 export const imagePruneCommand = defineCommand({
   usage: '[OPTIONS]',
-  flags: { ...PRUNE_FLAGS, all: { kind: 'boolean', short: 'a', summary: 'Remove all unused images, not just dangling ones' } },
+  flags: {
+    ...PRUNE_FLAGS,
+    all: { kind: 'boolean', short: 'a', summary: 'Remove all unused images, not just dangling ones' },
+  },
   arity: { min: 0, max: 0 },
   async run(context, flags) {
     const all = flags.all ?? false;
-    await confirm(context, flags.force, all ? 'WARNING! This will remove all images without at least one container associated to them.' : 'WARNING! This will remove all dangling images.');
+    await confirm(
+      context,
+      flags.force,
+      all
+        ? 'WARNING! This will remove all images without at least one container associated to them.'
+        : 'WARNING! This will remove all dangling images.',
+    );
     const filters = { ...parseFilters(flags.filter), dangling: [String(!all)] };
     const { ImagesDeleted, SpaceReclaimed } = await context.client().images.prune({ filters });
-    const deleted = (ImagesDeleted ?? []).map(({ Untagged, Deleted }) => (Untagged ? `untagged: ${Untagged}` : `deleted: ${Deleted ?? ''}`));
+    const deleted = (ImagesDeleted ?? []).map(({ Untagged, Deleted }) =>
+      Untagged ? `untagged: ${Untagged}` : `deleted: ${Deleted ?? ''}`,
+    );
     if (deleted.length > 0) printLine(context.stdout, `Deleted Images:\n${deleted.join('\n')}\n`);
     printLine(context.stdout, `Total reclaimed space: ${formatDecimalBytes(SpaceReclaimed, 4)}`);
   },
@@ -42,7 +56,11 @@ export const networkPruneCommand = defineCommand({
   flags: PRUNE_FLAGS,
   arity: { min: 0, max: 0 },
   async run(context, flags) {
-    await confirm(context, flags.force, 'WARNING! This will remove all custom networks not used by at least one container.');
+    await confirm(
+      context,
+      flags.force,
+      'WARNING! This will remove all custom networks not used by at least one container.',
+    );
     const deleted = await context.client().networks.prune({ filters: parseFilters(flags.filter) });
     if (deleted.length > 0) printLine(context.stdout, `Deleted Networks:\n${deleted.join('\n')}\n`);
   },

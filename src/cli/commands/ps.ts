@@ -1,6 +1,11 @@
 import { defineCommand, printLine } from '../command.ts';
 import { FILTER_FLAG, FORMAT_FLAG, parseFilters } from '../flags/shared-flags.ts';
-import { CONTAINER_HEADERS, CONTAINER_TABLE, CONTAINER_TABLE_WITH_SIZE, describeContainerRow } from '../render/container-rows.ts';
+import {
+  CONTAINER_HEADERS,
+  CONTAINER_TABLE,
+  CONTAINER_TABLE_WITH_SIZE,
+  describeContainerRow,
+} from '../render/container-rows.ts';
 import { formatRows } from '../render/format-rows.ts';
 import { shortId } from '../render/units.ts';
 
@@ -35,7 +40,11 @@ export const psCommand = defineCommand({
     context.stdout.write(
       formatRows(
         containers.map((container) => describeContainerRow(container, { truncates, nowMs })),
-        { format: flags.format, defaultTable: flags.size === true ? CONTAINER_TABLE_WITH_SIZE : CONTAINER_TABLE, headers: CONTAINER_HEADERS },
+        {
+          format: flags.format,
+          defaultTable: flags.size === true ? CONTAINER_TABLE_WITH_SIZE : CONTAINER_TABLE,
+          headers: CONTAINER_HEADERS,
+        },
       ),
     );
   },

@@ -16,16 +16,24 @@ export const pullCommand = defineCommand({
     const name = parseImageName(image);
     const allTags = flags['all-tags'] ?? false;
     const quiet = flags.quiet ?? false;
-    if (allTags && (name.tag !== undefined || name.digest !== undefined)) throw new UsageError("tag can't be used with --all-tags/-a");
+    if (allTags && (name.tag !== undefined || name.digest !== undefined))
+      throw new UsageError("tag can't be used with --all-tags/-a");
     const isUntagged = !allTags && name.tag === undefined && name.digest === undefined;
     if (isUntagged && !quiet) printLine(context.stdout, 'Using default tag: latest');
     await pullImage(context, image, { platform: flags.platform, quiet, allTags, sink: context.stdout });
-    printLine(context.stdout, qualify(name.registry, name.repository) + (name.digest === undefined ? (allTags ? '' : `:${name.tag ?? 'latest'}`) : `@${name.digest}`));
+    printLine(
+      context.stdout,
+      qualify(name.registry, name.repository) +
+        (name.digest === undefined ? (allTags ? '' : `:${name.tag ?? 'latest'}`) : `@${name.digest}`),
+    );
   },
 });
 
 /** The whole name, as Docker ends a pull: `docker.io/library/alpine`. */
 function qualify(registry: string, repository: string): string {
-  if (repository.startsWith(`${registry}/`)) return repository.includes('/', registry.length + 1) || registry !== 'docker.io' ? repository : repository.replace('/', '/library/');
+  if (repository.startsWith(`${registry}/`))
+    return repository.includes('/', registry.length + 1) || registry !== 'docker.io'
+      ? repository
+      : repository.replace('/', '/library/');
   return `${registry}/${repository.includes('/') ? repository : `library/${repository}`}`;
 }

@@ -9,7 +9,11 @@ export const pushCommand = defineCommand({
   flags: {
     'all-tags': { kind: 'boolean', short: 'a', summary: 'Push all tags of an image to the repository' },
     'disable-content-trust': { kind: 'boolean', summary: 'Skip image signing', hidden: true },
-    platform: { kind: 'string', summary: 'Push a platform-specific manifest as a single-platform image to the registry', value: 'os[/arch[/variant]]' },
+    platform: {
+      kind: 'string',
+      summary: 'Push a platform-specific manifest as a single-platform image to the registry',
+      value: 'os[/arch[/variant]]',
+    },
     quiet: { kind: 'boolean', short: 'q', summary: 'Suppress verbose output' },
   },
   arity: { min: 1, max: 1 },
@@ -28,6 +32,10 @@ export const pushCommand = defineCommand({
       auth: await loadRegistryAuth(context.configDirectory, name.registry),
     });
     await renderProgress(messages, quiet ? undefined : context.stdout);
-    if (quiet) printLine(context.stdout, `${name.registry === 'docker.io' && !name.repository.startsWith('docker.io/') ? `docker.io/${name.repository.includes('/') ? '' : 'library/'}` : ''}${name.repository}${tag === undefined ? '' : `:${tag}`}`);
+    if (quiet)
+      printLine(
+        context.stdout,
+        `${name.registry === 'docker.io' && !name.repository.startsWith('docker.io/') ? `docker.io/${name.repository.includes('/') ? '' : 'library/'}` : ''}${name.repository}${tag === undefined ? '' : `:${tag}`}`,
+      );
   },
 });

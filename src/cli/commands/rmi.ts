@@ -14,8 +14,15 @@ export const rmiCommand = defineCommand({
     const force = flags.force ?? false;
     await forEachNameInOrder(context, images, async (image) => {
       try {
-        const deleted = await context.client().images.remove(image, { force, noPrune: flags['no-prune'] ?? false, platforms: flags.platform.map(platformJson) });
-        for (const { Untagged, Deleted } of deleted) printLine(context.stdout, Deleted ? `Deleted: ${Deleted}` : `Untagged: ${Untagged ?? ''}`);
+        const deleted = await context
+          .client()
+          .images.remove(image, {
+            force,
+            noPrune: flags['no-prune'] ?? false,
+            platforms: flags.platform.map(platformJson),
+          });
+        for (const { Untagged, Deleted } of deleted)
+          printLine(context.stdout, Deleted ? `Deleted: ${Deleted}` : `Untagged: ${Untagged ?? ''}`);
       } catch (error) {
         if (!(force && error instanceof ApiError && error.status === 404)) throw error;
         printLine(context.stderr, `Error response from daemon: ${error.message}`);

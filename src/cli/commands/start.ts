@@ -26,7 +26,11 @@ export const startCommand = defineCommand({
   },
 });
 
-async function startAttached(context: CommandContext, name: string, options: { stdin: boolean; detachKeys: string | undefined }): Promise<number> {
+async function startAttached(
+  context: CommandContext,
+  name: string,
+  options: { stdin: boolean; detachKeys: string | undefined },
+): Promise<number> {
   const client = context.client();
   const { Id, Config, HostConfig } = await client.containers.inspect(name);
   const tty = Config.Tty;

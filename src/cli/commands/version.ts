@@ -43,8 +43,13 @@ export const versionCommand = defineCommand({
   },
 });
 
-function formatClient(client: Readonly<Record<'ApiVersion' | 'DefaultAPIVersion' | 'NodeVersion' | 'Os' | 'Arch', string>>): string {
-  const api = client.ApiVersion === client.DefaultAPIVersion ? client.ApiVersion : `${client.ApiVersion} (downgraded from ${client.DefaultAPIVersion})`;
+function formatClient(
+  client: Readonly<Record<'ApiVersion' | 'DefaultAPIVersion' | 'NodeVersion' | 'Os' | 'Arch', string>>,
+): string {
+  const api =
+    client.ApiVersion === client.DefaultAPIVersion
+      ? client.ApiVersion
+      : `${client.ApiVersion} (downgraded from ${client.DefaultAPIVersion})`;
   return formatFields('Client: Bulkhead', [
     ['Version', BULKHEAD_VERSION],
     ['API version', api],
@@ -93,7 +98,11 @@ function formatServer(server: VersionAnswer): string {
 function formatFields(title: string, fields: readonly (readonly [string, unknown])[], indent = ''): string {
   const known = fields.filter(([, value]) => value !== undefined && value !== null && value !== '');
   const colon = title.includes(':') ? '' : ':';
-  return `${indent}${title}${colon}\n${alignTable(known.map(([name, value]) => `${indent} ${name}:\t${String(value)}`), 20, 1)}\n`;
+  return `${indent}${title}${colon}\n${alignTable(
+    known.map(([name, value]) => `${indent} ${name}:\t${String(value)}`),
+    20,
+    1,
+  )}\n`;
 }
 
 /** RFC 3339 as Docker prints a build's time: `Sun Nov  1 00:00:00 2026`. */

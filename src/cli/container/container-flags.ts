@@ -5,7 +5,11 @@ import { checkEnvironmentVariable } from './environment.ts';
 /** Flags of `create`, and of `run` beside its own: Docker's, and `--isolation`, `--vcpus` with our meaning. */
 export const CONTAINER_FLAGS = defineFlags({
   'add-host': { kind: 'list', summary: 'Add a custom host-to-IP mapping', value: 'host:ip' },
-  annotation: { kind: 'list', summary: 'Add an annotation to the container (passed through to the OCI runtime)', value: 'key=value' },
+  annotation: {
+    kind: 'list',
+    summary: 'Add an annotation to the container (passed through to the OCI runtime)',
+    value: 'key=value',
+  },
   attach: { kind: 'list', short: 'a', summary: 'Attach to STDIN, STDOUT or STDERR', check: checkStreamName },
   'blkio-weight': { kind: 'integer', summary: 'Block IO (relative weight), between 10 and 1000, or 0 to disable' },
   'cap-add': { kind: 'list', summary: 'Add Linux capabilities' },
@@ -27,23 +31,53 @@ export const CONTAINER_FLAGS = defineFlags({
   'dns-search': { kind: 'list', summary: 'Set custom DNS search domains' },
   domainname: { kind: 'string', summary: 'Container NIS domain name' },
   entrypoint: { kind: 'string', summary: 'Overwrite the default ENTRYPOINT of the image' },
-  env: { kind: 'list', short: 'e', summary: 'Set environment variables', value: 'name[=value]', check: checkEnvironmentVariable },
+  env: {
+    kind: 'list',
+    short: 'e',
+    summary: 'Set environment variables',
+    value: 'name[=value]',
+    check: checkEnvironmentVariable,
+  },
   'env-file': { kind: 'list', summary: 'Read in a file of environment variables', value: 'path' },
   expose: { kind: 'list', summary: 'Expose a port or a range of ports' },
   'group-add': { kind: 'list', summary: 'Add additional groups to join' },
   'health-cmd': { kind: 'string', summary: 'Command to run to check health' },
-  'health-interval': { kind: 'string', summary: 'Time between running the check (ms|s|m|h)', value: 'duration', check: parseDurationNs },
+  'health-interval': {
+    kind: 'string',
+    summary: 'Time between running the check (ms|s|m|h)',
+    value: 'duration',
+    check: parseDurationNs,
+  },
   'health-retries': { kind: 'integer', summary: 'Consecutive failures needed to report unhealthy' },
-  'health-start-interval': { kind: 'string', summary: 'Time between checks during the start period (ms|s|m|h)', value: 'duration', check: parseDurationNs },
-  'health-start-period': { kind: 'string', summary: 'Time for the container to initialize before retries count (ms|s|m|h)', value: 'duration', check: parseDurationNs },
-  'health-timeout': { kind: 'string', summary: 'Maximum time to allow one check to run (ms|s|m|h)', value: 'duration', check: parseDurationNs },
+  'health-start-interval': {
+    kind: 'string',
+    summary: 'Time between checks during the start period (ms|s|m|h)',
+    value: 'duration',
+    check: parseDurationNs,
+  },
+  'health-start-period': {
+    kind: 'string',
+    summary: 'Time for the container to initialize before retries count (ms|s|m|h)',
+    value: 'duration',
+    check: parseDurationNs,
+  },
+  'health-timeout': {
+    kind: 'string',
+    summary: 'Maximum time to allow one check to run (ms|s|m|h)',
+    value: 'duration',
+    check: parseDurationNs,
+  },
   hostname: { kind: 'string', short: 'h', summary: 'Container host name' },
   init: { kind: 'boolean', summary: 'Run an init inside the container that forwards signals and reaps processes' },
   interactive: { kind: 'boolean', short: 'i', summary: 'Keep STDIN open even if not attached' },
   ip: { kind: 'string', summary: 'IPv4 address (e.g., 172.30.100.104)' },
   ip6: { kind: 'string', summary: 'IPv6 address (e.g., 2001:db8::33)' },
   ipc: { kind: 'string', summary: 'IPC mode to use' },
-  isolation: { kind: 'string', summary: 'The wall around the container: a micro-VM of its own, or the host kernel (default: the daemon\'s)', value: 'vm|os' },
+  isolation: {
+    kind: 'string',
+    summary: "The wall around the container: a micro-VM of its own, or the host kernel (default: the daemon's)",
+    value: 'vm|os',
+  },
   label: { kind: 'list', short: 'l', summary: 'Set meta data on a container', value: 'key[=value]' },
   'label-file': { kind: 'list', summary: 'Read in a line delimited file of labels', value: 'path' },
   link: { kind: 'list', summary: 'Add link to another container' },
@@ -52,7 +86,12 @@ export const CONTAINER_FLAGS = defineFlags({
   'mac-address': { kind: 'string', summary: 'Container MAC address (e.g., 92:d0:c6:0a:29:33)' },
   memory: { kind: 'string', short: 'm', summary: 'Memory limit', value: 'bytes', check: parseBytes },
   'memory-reservation': { kind: 'string', summary: 'Memory soft limit', value: 'bytes', check: parseBytes },
-  'memory-swap': { kind: 'string', summary: "Swap limit equal to memory plus swap: '-1' to enable unlimited swap", value: 'bytes', check: parseBytesOrUnlimited },
+  'memory-swap': {
+    kind: 'string',
+    summary: "Swap limit equal to memory plus swap: '-1' to enable unlimited swap",
+    value: 'bytes',
+    check: parseBytesOrUnlimited,
+  },
   'memory-swappiness': { kind: 'integer', summary: 'Tune container memory swappiness (0 to 100)' },
   mount: { kind: 'list', summary: 'Attach a filesystem mount to the container', value: 'type=…,src=…,dst=…' },
   name: { kind: 'string', summary: 'Assign a name to the container' },
@@ -67,13 +106,21 @@ export const CONTAINER_FLAGS = defineFlags({
   'pids-limit': { kind: 'integer', summary: 'Tune container pids limit (set -1 for unlimited)' },
   platform: { kind: 'string', summary: 'Set platform if server is multi-platform capable' },
   privileged: { kind: 'boolean', summary: 'Give extended privileges to this container' },
-  publish: { kind: 'list', short: 'p', summary: "Publish a container's port(s) to the host", value: '[[ip:][hostPort]:]containerPort[/protocol]' },
+  publish: {
+    kind: 'list',
+    short: 'p',
+    summary: "Publish a container's port(s) to the host",
+    value: '[[ip:][hostPort]:]containerPort[/protocol]',
+  },
   'publish-all': { kind: 'boolean', short: 'P', summary: 'Publish all exposed ports to random ports' },
   pull: { kind: 'string', summary: 'Pull image before running ("always", "missing", "never")' },
   quiet: { kind: 'boolean', short: 'q', summary: 'Suppress the pull output' },
   'read-only': { kind: 'boolean', summary: "Mount the container's root filesystem as read only" },
   restart: { kind: 'string', summary: 'Restart policy to apply when a container exits' },
-  rm: { kind: 'boolean', summary: 'Automatically remove the container and its associated anonymous volumes when it exits' },
+  rm: {
+    kind: 'boolean',
+    summary: 'Automatically remove the container and its associated anonymous volumes when it exits',
+  },
   runtime: { kind: 'string', summary: 'Runtime to use for this container' },
   'security-opt': { kind: 'list', summary: 'Security Options' },
   'shm-size': { kind: 'string', summary: 'Size of /dev/shm', value: 'bytes', check: parseBytes },
@@ -104,5 +151,6 @@ export const RUN_FLAGS = defineFlags({
 });
 
 function checkStreamName(text: string): void {
-  if (!['stdin', 'stdout', 'stderr'].includes(text.toLowerCase())) throw new Error('valid streams are STDIN, STDOUT and STDERR');
+  if (!['stdin', 'stdout', 'stderr'].includes(text.toLowerCase()))
+    throw new Error('valid streams are STDIN, STDOUT and STDERR');
 }

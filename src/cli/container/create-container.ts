@@ -28,14 +28,19 @@ export async function createContainer(
   const client = context.client();
   const pull = async (): Promise<void> => {
     const { pullImage } = await import('../registry/pull-image.ts');
-    await pullImage(context, request.Image ?? '', { platform: options.platform, quiet: options.quiet, sink: context.stderr });
+    await pullImage(context, request.Image ?? '', {
+      platform: options.platform,
+      quiet: options.quiet,
+      sink: context.stderr,
+    });
   };
   const create = () => client.containers.create(request, { name: options.name, platform: options.platform });
   try {
     if (policy === 'always') await pull();
     const created = await create().catch(async (error: unknown) => {
       if (policy !== 'missing' || !isMissingImage(error)) throw error;
-      if (!options.quiet) printLine(context.stderr, `Unable to find image '${withDefaultTag(request.Image ?? '')}' locally`);
+      if (!options.quiet)
+        printLine(context.stderr, `Unable to find image '${withDefaultTag(request.Image ?? '')}' locally`);
       await pull();
       return create();
     });
@@ -50,11 +55,14 @@ export async function createContainer(
 
 function reserveCidFile(path: string | undefined): void {
   if (path === undefined) return;
-  if (existsSync(path)) throw new UsageError(`container ID file found, make sure the other container isn't running or delete ${path}`);
+  if (existsSync(path))
+    throw new UsageError(`container ID file found, make sure the other container isn't running or delete ${path}`);
   try {
     writeFileSync(path, '', { flag: 'wx' });
   } catch (error) {
-    throw new UsageError(`failed to create the container ID file: ${error instanceof Error ? error.message : String(error)}`);
+    throw new UsageError(
+      `failed to create the container ID file: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
 }
 

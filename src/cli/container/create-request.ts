@@ -21,7 +21,12 @@ export interface CreateSurroundings {
 }
 
 /** Body of `POST /containers/create` for a command line, as Docker's CLI makes it; what was not asked for is left to the daemon. */
-export function buildCreateRequest(flags: ContainerFlags, image: string, command: readonly string[], surroundings: CreateSurroundings): ContainerCreateRequest {
+export function buildCreateRequest(
+  flags: ContainerFlags,
+  image: string,
+  command: readonly string[],
+  surroundings: CreateSurroundings,
+): ContainerCreateRequest {
   const ports = planPorts(flags.publish, flags.expose);
   const volumes = planVolumes(flags.volume, homedir());
   const networks = planNetworks({
@@ -59,7 +64,10 @@ export function buildCreateRequest(flags: ContainerFlags, image: string, command
       Binds: volumes.binds,
       PortBindings: ports.bindings,
       NetworkMode: networks.mode,
-      ...given('ConsoleSize', surroundings.consoleSize === undefined ? undefined : ([...surroundings.consoleSize] as [number, number])),
+      ...given(
+        'ConsoleSize',
+        surroundings.consoleSize === undefined ? undefined : ([...surroundings.consoleSize] as [number, number]),
+      ),
     },
     NetworkingConfig: { EndpointsConfig: networks.endpoints },
   };
@@ -72,12 +80,18 @@ function planAttachment(flags: ContainerFlags, detached: boolean) {
     return { AttachStdin: false, AttachStdout: false, AttachStderr: false };
   }
   if (chosen.length === 0) return { AttachStdin: flags.interactive ?? false, AttachStdout: true, AttachStderr: true };
-  return { AttachStdin: chosen.includes('stdin'), AttachStdout: chosen.includes('stdout'), AttachStderr: chosen.includes('stderr') };
+  return {
+    AttachStdin: chosen.includes('stdin'),
+    AttachStdout: chosen.includes('stdout'),
+    AttachStderr: chosen.includes('stderr'),
+  };
 }
 
 function planHost(flags: ContainerFlags) {
-  if (flags.vcpus !== undefined && flags.cpus !== undefined) throw new UsageError('conflicting options: --vcpus and --cpus set the same limit');
-  if (flags.vcpus !== undefined && flags.vcpus < 1) throw new UsageError(`--vcpus must be at least 1, not ${flags.vcpus}`);
+  if (flags.vcpus !== undefined && flags.cpus !== undefined)
+    throw new UsageError('conflicting options: --vcpus and --cpus set the same limit');
+  if (flags.vcpus !== undefined && flags.vcpus < 1)
+    throw new UsageError(`--vcpus must be at least 1, not ${flags.vcpus}`);
   const security = planSecurity(flags['security-opt']);
   return {
     AutoRemove: flags.rm ?? false,
@@ -116,7 +130,14 @@ function planHost(flags: ContainerFlags) {
     ...given('CgroupnsMode', flags.cgroupns),
     ...given('CgroupParent', flags['cgroup-parent']),
     ...given('Init', flags.init),
-    ...given('NanoCpus', flags.vcpus === undefined ? (flags.cpus === undefined ? undefined : parseNanoCpus(flags.cpus)) : flags.vcpus * 1e9),
+    ...given(
+      'NanoCpus',
+      flags.vcpus === undefined
+        ? flags.cpus === undefined
+          ? undefined
+          : parseNanoCpus(flags.cpus)
+        : flags.vcpus * 1e9,
+    ),
     ...given('CpuShares', flags['cpu-shares']),
     ...given('CpuPeriod', flags['cpu-period']),
     ...given('CpuQuota', flags['cpu-quota']),
@@ -124,8 +145,14 @@ function planHost(flags: ContainerFlags) {
     ...given('CpusetMems', flags['cpuset-mems']),
     ...given('BlkioWeight', flags['blkio-weight']),
     ...given('Memory', flags.memory === undefined ? undefined : parseBytes(flags.memory)),
-    ...given('MemoryReservation', flags['memory-reservation'] === undefined ? undefined : parseBytes(flags['memory-reservation'])),
-    ...given('MemorySwap', flags['memory-swap'] === undefined ? undefined : parseBytesOrUnlimited(flags['memory-swap'])),
+    ...given(
+      'MemoryReservation',
+      flags['memory-reservation'] === undefined ? undefined : parseBytes(flags['memory-reservation']),
+    ),
+    ...given(
+      'MemorySwap',
+      flags['memory-swap'] === undefined ? undefined : parseBytesOrUnlimited(flags['memory-swap']),
+    ),
     ...given('MemorySwappiness', flags['memory-swappiness']),
     ...given('OomKillDisable', flags['oom-kill-disable']),
     ...given('OomScoreAdj', flags['oom-score-adj']),
@@ -143,7 +170,8 @@ function planHealthcheck(flags: ContainerFlags) {
   };
   const probe = flags['health-cmd'];
   if (flags['no-healthcheck'] === true) {
-    if (probe !== undefined || Object.keys(durations).length > 0) throw new UsageError('--no-healthcheck conflicts with --health-* options');
+    if (probe !== undefined || Object.keys(durations).length > 0)
+      throw new UsageError('--no-healthcheck conflicts with --health-* options');
     return { Test: ['NONE'] };
   }
   if (probe === undefined && Object.keys(durations).length === 0) return undefined;
@@ -168,7 +196,8 @@ function normalizeExtraHost(spec: string): string {
   const match = /^([^=:]+)[=:](.+)$/.exec(spec);
   if (match === null) throw new UsageError(`bad format for add-host: ${JSON.stringify(spec)}`);
   const address = (match[2] ?? '').replace(/^\[(.*)\]$/, '$1');
-  if (address !== 'host-gateway' && !process.getBuiltinModule('node:net').isIP(address)) throw new UsageError(`invalid IP address in add-host: ${JSON.stringify(address)}`);
+  if (address !== 'host-gateway' && !process.getBuiltinModule('node:net').isIP(address))
+    throw new UsageError(`invalid IP address in add-host: ${JSON.stringify(address)}`);
   return `${match[1]}:${address}`;
 }
 
@@ -180,6 +209,9 @@ function listed<Name extends string, Item>(name: Name, items: readonly Item[]): 
   return given(name, items.length === 0 ? undefined : [...items]);
 }
 
-function mapped<Name extends string>(name: Name, map: Record<string, string>): { [Key in Name]?: Record<string, string> } {
+function mapped<Name extends string>(
+  name: Name,
+  map: Record<string, string>,
+): { [Key in Name]?: Record<string, string> } {
   return given(name, Object.keys(map).length === 0 ? undefined : map);
 }

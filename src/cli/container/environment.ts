@@ -41,9 +41,14 @@ function readKeyValueFile(path: string, subject: string): string[] {
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    throw new UsageError(`open ${path}: cannot read the file of ${subject}s: ${error instanceof Error ? error.message : String(error)}`);
+    throw new UsageError(
+      `open ${path}: cannot read the file of ${subject}s: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
-  const lines = text.replace(/^\uFEFF/, '').split(/\r?\n/).map((line) => line.trimStart());
+  const lines = text
+    .replace(/^\uFEFF/, '')
+    .split(/\r?\n/)
+    .map((line) => line.trimStart());
   return lines
     .filter((line) => line !== '' && !line.startsWith('#'))
     .map((line) => {

@@ -101,7 +101,8 @@ export function parseMount(spec: string): Draft {
     }
   }
   if (mount['Target'] === undefined) throw new UsageError(`target is required in --mount ${spec}`);
-  if (mount['Type'] === 'bind' && typeof mount['Source'] === 'string' && mount['Source'].startsWith('.')) mount['Source'] = resolve(mount['Source']);
+  if (mount['Type'] === 'bind' && typeof mount['Source'] === 'string' && mount['Source'].startsWith('.'))
+    mount['Source'] = resolve(mount['Source']);
   return mount;
 }
 
@@ -131,7 +132,9 @@ function readBindRecursive(options: Draft, value: string): void {
       options['ReadOnlyForceRecursive'] = true;
       return;
     default:
-      throw new UsageError(`invalid value for bind-recursive: ${value} (must be "enabled", "disabled", "writable", or "readonly")`);
+      throw new UsageError(
+        `invalid value for bind-recursive: ${value} (must be "enabled", "disabled", "writable", or "readonly")`,
+      );
   }
 }
 

@@ -30,17 +30,23 @@ export function planNetworks(flags: NetworkFlags): NetworkPlan {
   }
   const mode = names[0] ?? 'default';
   const first = (endpoints[mode] ??= {});
-  if (flags.aliases.length > 0) first['Aliases'] = [...((first['Aliases'] as string[] | undefined) ?? []), ...flags.aliases];
+  if (flags.aliases.length > 0)
+    first['Aliases'] = [...((first['Aliases'] as string[] | undefined) ?? []), ...flags.aliases];
   if (flags.links.length > 0 && isUserDefined(mode)) first['Links'] = [...flags.links];
-  const addresses = { ...(flags.ipv4Address === undefined ? {} : { IPv4Address: flags.ipv4Address }), ...(flags.ipv6Address === undefined ? {} : { IPv6Address: flags.ipv6Address }) };
-  if (Object.keys(addresses).length > 0) first['IPAMConfig'] = { ...(first['IPAMConfig'] as Endpoint | undefined), ...addresses };
+  const addresses = {
+    ...(flags.ipv4Address === undefined ? {} : { IPv4Address: flags.ipv4Address }),
+    ...(flags.ipv6Address === undefined ? {} : { IPv6Address: flags.ipv6Address }),
+  };
+  if (Object.keys(addresses).length > 0)
+    first['IPAMConfig'] = { ...(first['IPAMConfig'] as Endpoint | undefined), ...addresses };
   if (flags.macAddress !== undefined) first['MacAddress'] = flags.macAddress;
   if (names.length === 1 && mode.startsWith('container:')) return { mode, endpoints: {} };
   return { mode, endpoints };
 }
 
 function parseNetwork(spec: string): { name: string; endpoint: Endpoint } {
-  if (!/(^|,)(name|alias|driver-opt|ip|ip6|mac-address|link-local-ip|gw-priority)=/.test(spec)) return { name: spec, endpoint: {} };
+  if (!/(^|,)(name|alias|driver-opt|ip|ip6|mac-address|link-local-ip|gw-priority)=/.test(spec))
+    return { name: spec, endpoint: {} };
   const endpoint: Endpoint = {};
   let name = '';
   for (const field of spec.split(',')) {

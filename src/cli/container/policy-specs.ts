@@ -18,7 +18,8 @@ export function parseUlimit(text: string): { Name: string; Soft: number; Hard: n
   if (match === null) throw new UsageError(`invalid ulimit argument: ${text} (use NAME=SOFT[:HARD])`);
   const soft = Number(match[2]);
   const hard = match[3] === undefined ? soft : Number(match[3]);
-  if (hard !== -1 && (soft === -1 || soft > hard)) throw new UsageError(`ulimit soft limit must be less than or equal to hard limit: ${soft} > ${hard}`);
+  if (hard !== -1 && (soft === -1 || soft > hard))
+    throw new UsageError(`ulimit soft limit must be less than or equal to hard limit: ${soft} > ${hard}`);
   return { Name: match[1] ?? '', Soft: soft, Hard: hard };
 }
 
@@ -46,9 +47,11 @@ export function planSecurity(specs: readonly string[]): SecurityPlan {
   let showsSystemPaths = false;
   for (const spec of specs) {
     const [key = '', value] = spec.split(/[=:](.*)/s);
-    if (value === undefined && key !== 'no-new-privileges') throw new UsageError(`invalid --security-opt: ${JSON.stringify(spec)}`);
+    if (value === undefined && key !== 'no-new-privileges')
+      throw new UsageError(`invalid --security-opt: ${JSON.stringify(spec)}`);
     if (key === 'systempaths' && value === 'unconfined') showsSystemPaths = true;
-    else if (key === 'seccomp' && value !== undefined && value !== 'unconfined' && value !== 'builtin') options.push(`seccomp=${readProfile(value)}`);
+    else if (key === 'seccomp' && value !== undefined && value !== 'unconfined' && value !== 'builtin')
+      options.push(`seccomp=${readProfile(value)}`);
     else options.push(spec);
   }
   return { options, showsSystemPaths };
@@ -58,6 +61,8 @@ function readProfile(path: string): string {
   try {
     return JSON.stringify(JSON.parse(readFileSync(path, 'utf8')));
   } catch (error) {
-    throw new UsageError(`opening seccomp profile (${path}) failed: ${error instanceof Error ? error.message : String(error)}`);
+    throw new UsageError(
+      `opening seccomp profile (${path}) failed: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
 }

@@ -71,7 +71,8 @@ function expandLongForm(spec: string): string[] {
   if (!spec.includes('=')) return [spec];
   const fields = new Map(spec.split(',').map((part) => part.split('=', 2) as [string, string]));
   for (const key of fields.keys()) {
-    if (!['target', 'published', 'protocol', 'mode'].includes(key)) throw new UsageError(`invalid field key ${key} in --publish ${spec}`);
+    if (!['target', 'published', 'protocol', 'mode'].includes(key))
+      throw new UsageError(`invalid field key ${key} in --publish ${spec}`);
   }
   return [`${fields.get('published') ?? ''}:${fields.get('target') ?? ''}/${fields.get('protocol') ?? 'tcp'}`];
 }

@@ -2,7 +2,19 @@ import { constants } from 'node:os';
 import type { BulkheadClient } from '../../client/index.ts';
 
 /** Signals a user or a supervisor sends to a foreground program. Not among them: KILL and STOP (nobody can catch them), CHLD, PIPE, URG (ours). */
-const PROXIED: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGALRM', 'SIGCONT', 'SIGTSTP', 'SIGTTIN', 'SIGTTOU'];
+const PROXIED: readonly NodeJS.Signals[] = [
+  'SIGINT',
+  'SIGTERM',
+  'SIGHUP',
+  'SIGQUIT',
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGALRM',
+  'SIGCONT',
+  'SIGTSTP',
+  'SIGTTIN',
+  'SIGTTOU',
+];
 
 /** So many INT or TERM end the CLI itself: the way out when daemon or container do not react. Docker has the same number. */
 const FORCED_EXIT_COUNT = 3;

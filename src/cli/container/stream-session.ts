@@ -20,19 +20,28 @@ export interface StreamSession extends Disposable {
   readonly ended: Promise<StreamEnding>;
 }
 
-export function startStreamSession(context: CommandContext, connection: Duplex, options: StreamSessionOptions): StreamSession {
+export function startStreamSession(
+  context: CommandContext,
+  connection: Duplex,
+  options: StreamSessionOptions,
+): StreamSession {
   const raw = options.tty && options.stdin ? enterRawMode(context.stdin) : undefined;
   const detached = Promise.withResolvers<StreamEnding>();
   const detachKeys = parseDetachKeys(options.detachKeys || DEFAULT_DETACH_KEYS);
-  const unpipe = options.stdin ? pipeInput(context, connection, options.tty ? detachKeys : undefined, () => detached.resolve('detached')) : () => {};
+  const unpipe = options.stdin
+    ? pipeInput(context, connection, options.tty ? detachKeys : undefined, () => detached.resolve('detached'))
+    : () => {};
   const stdout = options.stdout ? context.stdout : undefined;
-  const output = options.tty ? relay(connection, stdout) : demultiplex(connection, { stdout, stderr: options.stderr ? context.stderr : undefined });
+  const output = options.tty
+    ? relay(connection, stdout)
+    : demultiplex(connection, { stdout, stderr: options.stderr ? context.stderr : undefined });
   const ended = Promise.race([
     output.then(
       (): StreamEnding => 'output-ended',
       (error: unknown) => {
         // The daemon hung up on us, or we did: what the container came to is for `wait` to tell.
-        if (connection.destroyed && !(error instanceof Error && error.name === 'EngineError')) return 'output-ended' as const;
+        if (connection.destroyed && !(error instanceof Error && error.name === 'EngineError'))
+          return 'output-ended' as const;
         throw error;
       },
     ),
@@ -49,7 +58,12 @@ export function startStreamSession(context: CommandContext, connection: Duplex, 
   };
 }
 
-function pipeInput(context: CommandContext, connection: Duplex, detachKeys: Uint8Array | undefined, onDetach: () => void): () => void {
+function pipeInput(
+  context: CommandContext,
+  connection: Duplex,
+  detachKeys: Uint8Array | undefined,
+  onDetach: () => void,
+): () => void {
   // Writing to a container that has exited fails; that is not the user's concern.
   connection.on('error', () => {});
   const { stdin } = context;

@@ -18,7 +18,11 @@ export interface ParsedWords<Table extends FlagTable> {
  *
  * @param interspersed whether flags may follow the first word (`rm NAME -f`), or the rest belongs to somebody else (`run IMAGE ls -l`)
  */
-export function parseFlags<Table extends FlagTable>(argv: readonly string[], table: Table, interspersed: boolean): ParsedWords<Table> {
+export function parseFlags<Table extends FlagTable>(
+  argv: readonly string[],
+  table: Table,
+  interspersed: boolean,
+): ParsedWords<Table> {
   const values: Record<string, boolean | string | number | string[] | undefined> = {};
   const byShort = new Map<string, string>();
   for (const [name, spec] of Object.entries(table)) {
@@ -52,7 +56,7 @@ export function parseFlags<Table extends FlagTable>(argv: readonly string[], tab
       else assign(values, name, spec, take(pending, `--${name}`));
       continue;
     }
-    for (let letters = word.slice(1); letters !== ''; ) {
+    for (let letters = word.slice(1); letters !== '';) {
       const letter = letters.charAt(0);
       const name = byShort.get(letter);
       const spec = name === undefined ? undefined : table[name];
@@ -102,7 +106,9 @@ function assign(values: Record<string, unknown>, name: string, spec: FlagSpec, t
     }
   } catch (error) {
     const flag = spec.short === undefined ? `--${name}` : `-${spec.short}, --${name}`;
-    throw new UsageError(`invalid argument ${JSON.stringify(text)} for "${flag}" flag: ${error instanceof Error ? error.message : String(error)}`);
+    throw new UsageError(
+      `invalid argument ${JSON.stringify(text)} for "${flag}" flag: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
 }
 
@@ -115,6 +121,7 @@ function parseBoolean(text: string): boolean {
 
 function parseInteger(text: string): number {
   const value = /^[+-]?\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (!Number.isSafeInteger(value)) throw new Error(`strconv.ParseInt: parsing ${JSON.stringify(text)}: invalid syntax`);
+  if (!Number.isSafeInteger(value))
+    throw new Error(`strconv.ParseInt: parsing ${JSON.stringify(text)}: invalid syntax`);
   return value;
 }

@@ -1,6 +1,13 @@
 /** Docker's notations of amounts, read. Each throws an Error that says what is wrong; the flag's name is added by the caller. */
 
-const BINARY_FACTORS: Readonly<Record<string, number>> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4, p: 1024 ** 5 };
+const BINARY_FACTORS: Readonly<Record<string, number>> = {
+  '': 1,
+  k: 1024,
+  m: 1024 ** 2,
+  g: 1024 ** 3,
+  t: 1024 ** 4,
+  p: 1024 ** 5,
+};
 
 /** `512m`, `1.5g`, `64MiB`, `1024` → bytes. Source: go-units RAMInBytes. */
 export function parseBytes(text: string): number {
@@ -19,21 +26,37 @@ export function parseBytesOrUnlimited(text: string): number {
 /** `1.5`, `.5`, `3/2` → billionths of a CPU. */
 export function parseNanoCpus(text: string): number {
   const fraction = /^(\d+)\/(\d+)$/.exec(text);
-  const cpus = fraction === null ? (/^(\d+\.?\d*|\.\d+)$/.test(text) ? Number(text) : Number.NaN) : Number(fraction[1]) / Number(fraction[2]);
+  const cpus =
+    fraction === null
+      ? /^(\d+\.?\d*|\.\d+)$/.test(text)
+        ? Number(text)
+        : Number.NaN
+      : Number(fraction[1]) / Number(fraction[2]);
   if (!Number.isFinite(cpus)) throw new Error(`failed to parse ${text} as a rational number`);
   const nanoCpus = Math.round(cpus * 1e9);
   if (Math.abs(nanoCpus / 1e9 - cpus) > 1e-12 && fraction === null) throw new Error('value is too precise');
   return nanoCpus;
 }
 
-const DURATION_NANOSECONDS: Readonly<Record<string, number>> = { ns: 1, us: 1e3, 'µs': 1e3, ms: 1e6, s: 1e9, m: 60e9, h: 3600e9 };
+const DURATION_NANOSECONDS: Readonly<Record<string, number>> = {
+  ns: 1,
+  us: 1e3,
+  µs: 1e3,
+  ms: 1e6,
+  s: 1e9,
+  m: 60e9,
+  h: 3600e9,
+};
 
 /** Go's durations: `1h30m`, `500ms`, `1.5s` → nanoseconds. */
 export function parseDurationNs(text: string): number {
   if (text === '0') return 0;
   const parts = [...text.matchAll(/(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)/g)];
-  if (parts.length === 0 || parts.map((part) => part[0]).join('') !== text) throw new Error(`time: invalid duration ${JSON.stringify(text)}`);
-  return Math.round(parts.reduce((sum, part) => sum + Number(part[1]) * (DURATION_NANOSECONDS[part[2] ?? ''] ?? Number.NaN), 0));
+  if (parts.length === 0 || parts.map((part) => part[0]).join('') !== text)
+    throw new Error(`time: invalid duration ${JSON.stringify(text)}`);
+  return Math.round(
+    parts.reduce((sum, part) => sum + Number(part[1]) * (DURATION_NANOSECONDS[part[2] ?? ''] ?? Number.NaN), 0),
+  );
 }
 
 /**

@@ -6,7 +6,25 @@ import { isTrue, printValue, sortedEntries } from './template-values.ts';
  * Members that are maps in Docker's Go types. JSON does not tell a map from a struct, and Go treats a missing key differently: nothing in a map,
  * an error in a struct (where it is a typing mistake of the user).
  */
-const MAP_MEMBERS = new Set(['Labels', 'Options', 'Networks', 'Ports', 'PortBindings', 'ExposedPorts', 'Volumes', 'Sysctls', 'Tmpfs', 'Annotations', 'Config', 'Data', 'Containers', 'Attributes', 'DriverOpts', 'Details', 'Runtimes']);
+const MAP_MEMBERS = new Set([
+  'Labels',
+  'Options',
+  'Networks',
+  'Ports',
+  'PortBindings',
+  'ExposedPorts',
+  'Volumes',
+  'Sysctls',
+  'Tmpfs',
+  'Annotations',
+  'Config',
+  'Data',
+  'Containers',
+  'Attributes',
+  'DriverOpts',
+  'Details',
+  'Runtimes',
+]);
 
 interface Scope {
   readonly dot: unknown;
@@ -20,8 +38,17 @@ interface Scope {
  * Applies a template to data. A member that is a JS function is a method: `.Label "x"` calls it. Throws `TemplateError`.
  * @param functions in place of the usual ones of that name
  */
-export function evaluateTemplate(nodes: readonly TemplateNode[], data: unknown, functions: Readonly<Record<string, TemplateFunction>> = {}): string {
-  return renderNodes(nodes, { dot: data, variables: new Map([['', data]]), outer: undefined, functions: { ...TEMPLATE_FUNCTIONS, ...functions } });
+export function evaluateTemplate(
+  nodes: readonly TemplateNode[],
+  data: unknown,
+  functions: Readonly<Record<string, TemplateFunction>> = {},
+): string {
+  return renderNodes(nodes, {
+    dot: data,
+    variables: new Map([['', data]]),
+    outer: undefined,
+    functions: { ...TEMPLATE_FUNCTIONS, ...functions },
+  });
 }
 
 function renderNodes(nodes: readonly TemplateNode[], scope: Scope): string {
@@ -38,7 +65,9 @@ function renderNode(node: TemplateNode, scope: Scope): string {
     }
     case 'if': {
       const inner = nested(scope, scope.dot);
-      return isTrue(runPipeline(node.pipeline, inner)) ? renderNodes(node.body, inner) : renderNodes(node.otherwise, inner);
+      return isTrue(runPipeline(node.pipeline, inner))
+        ? renderNodes(node.body, inner)
+        : renderNodes(node.otherwise, inner);
     }
     case 'with': {
       const inner = nested(scope, scope.dot);
@@ -70,7 +99,8 @@ function entriesOf(value: unknown): [string | number, unknown][] {
   if (value === undefined || value === null) return [];
   if (Array.isArray(value)) return value.map((element, index) => [index, element]);
   if (typeof value === 'object') return sortedEntries(value).filter(([, member]) => typeof member !== 'function');
-  if (typeof value === 'number' && Number.isInteger(value)) return Array.from({ length: Math.min(Math.max(value, 0), 1_000_000) }, (_, index) => [index, index]);
+  if (typeof value === 'number' && Number.isInteger(value))
+    return Array.from({ length: Math.min(Math.max(value, 0), 1_000_000) }, (_, index) => [index, index]);
   throw new TemplateError(`range can't iterate over ${printValue(value)}`);
 }
 
@@ -90,7 +120,8 @@ function runPipeline(pipeline: Pipeline, scope: Scope): unknown {
 
 /** The innermost scope that has the variable. */
 function findOwner(scope: Scope, name: string): Scope {
-  for (let current: Scope | undefined = scope; current !== undefined; current = current.outer) if (current.variables.has(name)) return current;
+  for (let current: Scope | undefined = scope; current !== undefined; current = current.outer)
+    if (current.variables.has(name)) return current;
   throw new TemplateError(`template: :1: undefined variable "$${name}"`);
 }
 
@@ -106,7 +137,10 @@ function valueOf(expression: Expression, scope: Scope, given: readonly unknown[]
   switch (expression.kind) {
     case 'literal':
     case 'dot': {
-      if (given.length > 0) throw new TemplateError(`can't give argument to non-function ${expression.kind === 'dot' ? '.' : JSON.stringify(expression.value)}`);
+      if (given.length > 0)
+        throw new TemplateError(
+          `can't give argument to non-function ${expression.kind === 'dot' ? '.' : JSON.stringify(expression.value)}`,
+        );
       return expression.kind === 'dot' ? scope.dot : expression.value;
     }
     case 'call':
@@ -114,7 +148,12 @@ function valueOf(expression: Expression, scope: Scope, given: readonly unknown[]
     case 'field':
       return followFields(scope.dot, expression.fields, given, '');
     case 'variable':
-      return followFields(findOwner(scope, expression.name).variables.get(expression.name), expression.fields, given, `$${expression.name}`);
+      return followFields(
+        findOwner(scope, expression.name).variables.get(expression.name),
+        expression.fields,
+        given,
+        `$${expression.name}`,
+      );
     case 'group':
       return followFields(runPipeline(expression.pipeline, scope), expression.fields, given, '');
   }
@@ -127,18 +166,25 @@ function followFields(start: unknown, fields: readonly string[], given: readonly
     const place = `${prefix}.${fields.slice(0, index + 1).join('.')}`;
     if (value === undefined || value === null) {
       if (index === 0 && MAP_MEMBERS.has(parent)) return undefined;
-      throw new TemplateError(`template: :1:2: executing "" at <${place}>: nil data; no entry for key ${JSON.stringify(field)}`);
+      throw new TemplateError(
+        `template: :1:2: executing "" at <${place}>: nil data; no entry for key ${JSON.stringify(field)}`,
+      );
     }
     if (typeof value !== 'object' || Array.isArray(value)) {
-      throw new TemplateError(`template: :1:2: executing "" at <${place}>: can't evaluate field ${field} in type ${Array.isArray(value) ? '[]interface {}' : typeof value}`);
+      throw new TemplateError(
+        `template: :1:2: executing "" at <${place}>: can't evaluate field ${field} in type ${Array.isArray(value) ? '[]interface {}' : typeof value}`,
+      );
     }
     const map = value as Record<string, unknown>;
     if (!Object.hasOwn(map, field)) {
       if (MAP_MEMBERS.has(parent)) return undefined;
-      throw new TemplateError(`template: :1:2: executing "" at <${place}>: map has no entry for key ${JSON.stringify(field)}`);
+      throw new TemplateError(
+        `template: :1:2: executing "" at <${place}>: map has no entry for key ${JSON.stringify(field)}`,
+      );
     }
     value = map[field];
-    if (typeof value === 'function') value = (value as (...values: unknown[]) => unknown)(...(index === fields.length - 1 ? given : []));
+    if (typeof value === 'function')
+      value = (value as (...values: unknown[]) => unknown)(...(index === fields.length - 1 ? given : []));
     parent = field;
   }
   return value;

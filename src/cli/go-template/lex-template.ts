@@ -1,8 +1,7 @@
 import { TemplateError } from './syntax.ts';
 
 export type Token =
-  | { readonly kind: 'text'; readonly text: string }
-  | { readonly kind: 'action'; readonly words: readonly Word[] };
+  { readonly kind: 'text'; readonly text: string } | { readonly kind: 'action'; readonly words: readonly Word[] };
 
 export type Word =
   | { readonly kind: 'string' | 'identifier' | 'variable'; readonly text: string; readonly spaceBefore: boolean }
@@ -60,15 +59,21 @@ function lexAction(body: string, line: number): Word[] {
     const groups = WORD_PATTERN.exec(body)?.groups;
     if (groups === undefined) {
       if (body.slice(start).trim() === '') break;
-      throw new TemplateError(`template: :${line}: unexpected ${JSON.stringify(body.slice(start).trim().charAt(0))} in command`);
+      throw new TemplateError(
+        `template: :${line}: unexpected ${JSON.stringify(body.slice(start).trim().charAt(0))} in command`,
+      );
     }
     const spaceBefore = groups['space'] !== '';
-    if (groups['string'] !== undefined) words.push({ kind: 'string', text: unquote(groups['string'], line), spaceBefore });
+    if (groups['string'] !== undefined)
+      words.push({ kind: 'string', text: unquote(groups['string'], line), spaceBefore });
     else if (groups['raw'] !== undefined) words.push({ kind: 'string', text: groups['raw'], spaceBefore });
-    else if (groups['number'] !== undefined) words.push({ kind: 'number', value: Number(groups['number']), spaceBefore });
-    else if (groups['variable'] !== undefined) words.push({ kind: 'variable', text: groups['variable'].slice(1), spaceBefore });
+    else if (groups['number'] !== undefined)
+      words.push({ kind: 'number', value: Number(groups['number']), spaceBefore });
+    else if (groups['variable'] !== undefined)
+      words.push({ kind: 'variable', text: groups['variable'].slice(1), spaceBefore });
     else if (groups['field'] !== undefined) words.push({ kind: 'field', text: groups['field'], spaceBefore });
-    else if (groups['identifier'] !== undefined) words.push({ kind: 'identifier', text: groups['identifier'], spaceBefore });
+    else if (groups['identifier'] !== undefined)
+      words.push({ kind: 'identifier', text: groups['identifier'], spaceBefore });
     else words.push({ kind: 'symbol', text: groups['symbol'] ?? '', spaceBefore });
   }
   return words;
@@ -76,7 +81,11 @@ function lexAction(body: string, line: number): Word[] {
 
 function unquote(text: string, line: number): string {
   try {
-    const json = text.replace(/\\x([0-9a-fA-F]{2})/g, '\\u00$1').replace(/\\a/g, '\\u0007').replace(/\\v/g, '\\u000b').replaceAll('\t', '\\t');
+    const json = text
+      .replace(/\\x([0-9a-fA-F]{2})/g, '\\u00$1')
+      .replace(/\\a/g, '\\u0007')
+      .replace(/\\v/g, '\\u000b')
+      .replaceAll('\t', '\\t');
     return JSON.parse(json) as string;
   } catch {
     throw new TemplateError(`template: :${line}: invalid syntax in string ${text}`);

@@ -38,7 +38,8 @@ class TemplateParser {
       const keyword = first?.kind === 'identifier' ? first.text : '';
       if (keyword === 'end' || keyword === 'else') return { nodes, ending: { keyword, words: rest } };
       if (keyword === 'if' || keyword === 'with' || keyword === 'range') nodes.push(this.#readControl(keyword, rest));
-      else if (['define', 'template', 'block', 'break', 'continue'].includes(keyword)) throw new TemplateError(`template: :1: {{${keyword}}} is not supported here`);
+      else if (['define', 'template', 'block', 'break', 'continue'].includes(keyword))
+        throw new TemplateError(`template: :1: {{${keyword}}} is not supported here`);
       else nodes.push({ kind: 'print', pipeline: parsePipeline(token.words) });
     }
   }
@@ -51,7 +52,8 @@ class TemplateParser {
     if (ending === undefined) throw new TemplateError('template: :1: unexpected EOF');
     if (ending.keyword === 'else') {
       const [next, ...rest] = ending.words;
-      if (next?.kind === 'identifier' && (next.text === 'if' || next.text === 'with')) otherwise = [this.#readControl(next.text, rest)];
+      if (next?.kind === 'identifier' && (next.text === 'if' || next.text === 'with'))
+        otherwise = [this.#readControl(next.text, rest)];
       else {
         const block = this.readBlock();
         if (block.ending?.keyword !== 'end') throw new TemplateError('template: :1: unexpected EOF');
@@ -68,11 +70,16 @@ function parsePipeline(words: readonly Word[]): Pipeline {
   const declared = operator === -1 ? [] : words.slice(0, operator);
   const variables = declared.flatMap((word) => (word.kind === 'variable' ? [word.text] : []));
   const commas = declared.filter((word) => word.kind === 'symbol' && word.text === ',').length;
-  if (variables.length + commas !== declared.length || variables.length > 2) throw new TemplateError('template: :1: unexpected ":=" in operand');
+  if (variables.length + commas !== declared.length || variables.length > 2)
+    throw new TemplateError('template: :1: unexpected ":=" in operand');
   const reader = new ExpressionReader(words.slice(operator + 1));
   const stages = reader.readStages();
   reader.expectEnd();
-  return { variables, assigns: operator !== -1 && words[operator]?.kind === 'symbol' && words[operator].text === '=', stages };
+  return {
+    variables,
+    assigns: operator !== -1 && words[operator]?.kind === 'symbol' && words[operator].text === '=',
+    stages,
+  };
 }
 
 class ExpressionReader {
@@ -91,7 +98,10 @@ class ExpressionReader {
 
   expectEnd(): void {
     const word = this.#words[this.#position];
-    if (word !== undefined) throw new TemplateError(`template: :1: unexpected ${JSON.stringify('text' in word ? word.text : word.value)} in operand`);
+    if (word !== undefined)
+      throw new TemplateError(
+        `template: :1: unexpected ${JSON.stringify('text' in word ? word.text : word.value)} in operand`,
+      );
   }
 
   #readCommand(): Expression[] {
@@ -160,6 +170,7 @@ class ExpressionReader {
 function identifier(name: string): Expression {
   if (name === 'true' || name === 'false') return { kind: 'literal', value: name === 'true' };
   if (name === 'nil') return { kind: 'literal', value: null };
-  if (!Object.hasOwn(TEMPLATE_FUNCTIONS, name)) throw new TemplateError(`template: :1: function ${JSON.stringify(name)} not defined`);
+  if (!Object.hasOwn(TEMPLATE_FUNCTIONS, name))
+    throw new TemplateError(`template: :1: function ${JSON.stringify(name)} not defined`);
   return { kind: 'call', name };
 }

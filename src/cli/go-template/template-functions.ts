@@ -12,14 +12,19 @@ export const TEMPLATE_FUNCTIONS: Readonly<Record<string, TemplateFunction>> = {
   lower: (text) => asText(text).toLowerCase(),
   upper: (text) => asText(text).toUpperCase(),
   title: (text) => asText(text).replace(/(^|\s)\p{L}/gu, (letter) => letter.toUpperCase()),
-  pad: (text, before, after) => (asText(text) === '' ? '' : ' '.repeat(Number(before)) + asText(text) + ' '.repeat(Number(after))),
+  pad: (text, before, after) =>
+    asText(text) === '' ? '' : ' '.repeat(Number(before)) + asText(text) + ' '.repeat(Number(after)),
   truncate: (text, length) => asText(text).slice(0, Number(length)),
   print: (...values) => printAll(values),
   println: (...values) => `${values.map(printValue).join(' ')}\n`,
   printf: (format, ...values) => formatPrintf(asText(format), values),
   len: (value) => lengthOf(value),
   index: (value, ...keys) => keys.reduce(indexInto, value),
-  slice: (value, from, to) => (typeof value === 'string' ? value : asList(value, 'slice')).slice(Number(from ?? 0), to === undefined ? undefined : Number(to)),
+  slice: (value, from, to) =>
+    (typeof value === 'string' ? value : asList(value, 'slice')).slice(
+      Number(from ?? 0),
+      to === undefined ? undefined : Number(to),
+    ),
   eq: (first, ...others) => others.some((other) => areEqual(first, other)),
   ne: (left, right) => !areEqual(left, right),
   lt: (left, right) => compare(left, right) < 0,
@@ -39,7 +44,8 @@ function asText(value: unknown): string {
 
 function asList(value: unknown, name: string): unknown[] {
   if (value === null || value === undefined) return [];
-  if (!Array.isArray(value)) throw new TemplateError(`error calling ${name}: expected a list, got ${printValue(value)}`);
+  if (!Array.isArray(value))
+    throw new TemplateError(`error calling ${name}: expected a list, got ${printValue(value)}`);
   return value;
 }
 
@@ -54,11 +60,13 @@ function lengthOf(value: unknown): number {
 function indexInto(value: unknown, key: unknown): unknown {
   if (Array.isArray(value)) {
     const position = Number(key);
-    if (!Number.isInteger(position) || position < 0 || position >= value.length) throw new TemplateError(`error calling index: reflect: slice index out of range`);
+    if (!Number.isInteger(position) || position < 0 || position >= value.length)
+      throw new TemplateError(`error calling index: reflect: slice index out of range`);
     return value[position];
   }
   if (value === null || value === undefined) throw new TemplateError('error calling index: index of untyped nil');
-  if (typeof value !== 'object') throw new TemplateError(`error calling index: can't index item of type ${typeof value}`);
+  if (typeof value !== 'object')
+    throw new TemplateError(`error calling index: can't index item of type ${typeof value}`);
   const map = value as Record<string, unknown>;
   const name = asText(key);
   if (Object.hasOwn(map, name)) return map[name];
@@ -82,6 +90,10 @@ function compare(left: unknown, right: unknown): number {
 /** Blanks stand between operands when neither is a string. */
 function printAll(values: readonly unknown[]): string {
   return values
-    .map((value, index) => (index > 0 && typeof value !== 'string' && typeof values[index - 1] !== 'string' ? ' ' : '') + printValue(value))
+    .map(
+      (value, index) =>
+        (index > 0 && typeof value !== 'string' && typeof values[index - 1] !== 'string' ? ' ' : '') +
+        printValue(value),
+    )
     .join('');
 }

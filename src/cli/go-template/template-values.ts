@@ -34,5 +34,7 @@ export function sortedEntries(map: object): [string, unknown][] {
 
 /** JSON as Go's encoder writes it: `<`, `>` and `&` are kept (Docker turns that escaping off), keys in the daemon's order. */
 export function toJson(value: unknown): string {
-  return JSON.stringify(value ?? null).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
+  return JSON.stringify(value ?? null)
+    .replaceAll('\u2028', '\\u2028')
+    .replaceAll('\u2029', '\\u2029');
 }

@@ -19,7 +19,9 @@ interface DockerConfigFile {
 
 /** Under which key a registry's credentials are kept. */
 export function credentialKey(registry: string): string {
-  return registry === DEFAULT_REGISTRY || registry === 'index.docker.io' || registry === '' ? DEFAULT_REGISTRY_KEY : registry;
+  return registry === DEFAULT_REGISTRY || registry === 'index.docker.io' || registry === ''
+    ? DEFAULT_REGISTRY_KEY
+    : registry;
 }
 
 /** Credentials for a registry from Docker's `config.json` or the helper it names; undefined when there are none. */
@@ -32,9 +34,11 @@ export async function loadRegistryAuth(configDirectory: string, registry: string
     if (found !== undefined) return found;
   }
   const wanted = hostOf(key);
-  const entry = config.auths?.[key] ?? Object.entries(config.auths ?? {}).find(([name]) => hostOf(name) === wanted)?.[1];
+  const entry =
+    config.auths?.[key] ?? Object.entries(config.auths ?? {}).find(([name]) => hostOf(name) === wanted)?.[1];
   if (entry === undefined) return undefined;
-  const decoded = entry.auth === undefined ? '' : Buffer.from(entry.auth, 'base64').toString('utf8').replace(/\0+$/, '');
+  const decoded =
+    entry.auth === undefined ? '' : Buffer.from(entry.auth, 'base64').toString('utf8').replace(/\0+$/, '');
   const colon = decoded.indexOf(':');
   const auth: RegistryAuth = {
     serveraddress: key,
@@ -45,12 +49,19 @@ export async function loadRegistryAuth(configDirectory: string, registry: string
 }
 
 /** Keeps credentials: in the helper if one is configured, else in the file. Resolves with the file's path if they are there unencrypted. */
-export async function storeRegistryAuth(configDirectory: string, registry: string, auth: { username: string; password: string; identitytoken: string }): Promise<string | undefined> {
+export async function storeRegistryAuth(
+  configDirectory: string,
+  registry: string,
+  auth: { username: string; password: string; identitytoken: string },
+): Promise<string | undefined> {
   const config = readConfigFile(configDirectory);
   const key = credentialKey(registry);
   const helper = config.credHelpers?.[key] ?? config.credHelpers?.[registry] ?? config.credsStore;
   if (helper !== undefined && helper !== '') {
-    const secret = auth.identitytoken === '' ? { Username: auth.username, Secret: auth.password } : { Username: TOKEN_USER, Secret: auth.identitytoken };
+    const secret =
+      auth.identitytoken === ''
+        ? { Username: auth.username, Secret: auth.password }
+        : { Username: TOKEN_USER, Secret: auth.identitytoken };
     await runHelper(helper, 'store', JSON.stringify({ ServerURL: key, ...secret }));
     writeConfigFile(configDirectory, { ...config, auths: { ...config.auths, [key]: {} } });
     return undefined;
@@ -81,7 +92,11 @@ function readConfigFile(configDirectory: string): DockerConfigFile {
     text = readFileSync(path, 'utf8');
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return {};
-    throw new EngineError('invalid-argument', `cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw new EngineError(
+      'invalid-argument',
+      `cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`,
+      { cause: error },
+    );
   }
   try {
     const config: unknown = text.trim() === '' ? {} : JSON.parse(text);
@@ -119,7 +134,11 @@ async function askHelper(helper: string, verb: 'get', key: string): Promise<Regi
 
 /** Runs `docker-credential-HELPER VERB`; the request goes to its stdin, so that no secret is in a command line. */
 async function runHelper(helper: string, verb: string, input: string): Promise<string> {
-  if (!/^[\w.-]+$/.test(helper)) throw new EngineError('invalid-argument', `invalid credential helper name ${JSON.stringify(helper)} in config.json`);
+  if (!/^[\w.-]+$/.test(helper))
+    throw new EngineError(
+      'invalid-argument',
+      `invalid credential helper name ${JSON.stringify(helper)} in config.json`,
+    );
   const { spawn } = process.getBuiltinModule('node:child_process');
   const program = `docker-credential-${helper}`;
   const { promise, resolve, reject } = Promise.withResolvers<string>();
@@ -128,10 +147,20 @@ async function runHelper(helper: string, verb: string, input: string): Promise<s
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     output += text;
   });
-  child.once('error', (error) => reject(new EngineError('unavailable', `cannot run credential helper ${program}: ${error.message}`, { cause: error })));
+  child.once('error', (error) =>
+    reject(
+      new EngineError('unavailable', `cannot run credential helper ${program}: ${error.message}`, { cause: error }),
+    ),
+  );
   child.once('close', (code) => {
     if (code === 0) resolve(output);
-    else reject(new EngineError('unavailable', `credential helper ${program} ${verb} failed: ${output.trim() || `exit code ${code}`}`));
+    else
+      reject(
+        new EngineError(
+          'unavailable',
+          `credential helper ${program} ${verb} failed: ${output.trim() || `exit code ${code}`}`,
+        ),
+      );
   });
   child.stdin.on('error', () => {});
   child.stdin.end(input);

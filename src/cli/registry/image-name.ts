@@ -20,7 +20,8 @@ export function parseImageName(text: string): ImageName {
   const repository = colon === -1 ? named : named.slice(0, colon);
   const tag = colon === -1 ? undefined : named.slice(colon + 1);
   if (repository === '' || tag === '' || digest === '') throw new UsageError(`invalid reference format: ${text}`);
-  if (/[A-Z]/.test(repository.slice(repository.indexOf('/') + 1))) throw new UsageError(`invalid reference format: repository name (${repository}) must be lowercase`);
+  if (/[A-Z]/.test(repository.slice(repository.indexOf('/') + 1)))
+    throw new UsageError(`invalid reference format: repository name (${repository}) must be lowercase`);
   return { registry: registryOf(repository), repository, tag, digest };
 }
 

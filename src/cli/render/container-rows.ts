@@ -22,8 +22,10 @@ export const CONTAINER_HEADERS = {
 };
 
 /** Docker's columns; ours is the last. */
-export const CONTAINER_TABLE = '{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Wall}}';
-export const CONTAINER_TABLE_WITH_SIZE = '{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}\t{{.Wall}}';
+export const CONTAINER_TABLE =
+  '{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Wall}}';
+export const CONTAINER_TABLE_WITH_SIZE =
+  '{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}\t{{.Wall}}';
 
 /** Members of a container for `ps --format`. */
 export function describeContainerRow(container: ContainerSummary, options: { truncates: boolean; nowMs: number }): Row {
@@ -39,12 +41,17 @@ export function describeContainerRow(container: ContainerSummary, options: { tru
     },
     ID: truncates ? shortId(container.Id) : container.Id,
     Image: displayedImage(container, truncates),
-    Labels: Object.entries(labels).map(([key, value]) => `${key}=${value}`).sort().join(','),
+    Labels: Object.entries(labels)
+      .map(([key, value]) => `${key}=${value}`)
+      .sort()
+      .join(','),
     LocalVolumes: String((container.Mounts ?? []).filter((mount) => mount.Driver === 'local').length),
     Mounts: mounts.map((mount) => (truncates ? ellipsize(mount, 15) : mount)).join(','),
     // Names with a further slash are links of other containers to this one.
     Names: (truncates ? names.filter((name) => !name.includes('/')) : names).join(','),
-    Networks: Object.keys(container.NetworkSettings?.Networks ?? {}).sort().join(','),
+    Networks: Object.keys(container.NetworkSettings?.Networks ?? {})
+      .sort()
+      .join(','),
     Platform: null,
     Ports: formatPorts(container.Ports ?? []),
     RunningFor: `${formatDuration(nowMs - container.Created * 1000)} ago`,
@@ -65,7 +72,8 @@ export function formatWall(wall: WallAnswer | null | undefined): string {
 function displayedImage(container: ContainerSummary, truncates: boolean): string {
   if (container.Image === '') return '<no image>';
   if (!truncates) return container.Image;
-  if (container.ImageID !== '' && shortId(container.ImageID) === shortId(container.Image)) return shortId(container.ImageID);
+  if (container.ImageID !== '' && shortId(container.ImageID) === shortId(container.Image))
+    return shortId(container.ImageID);
   return container.Image.replace(/@sha256:[0-9a-f]+$/, '');
 }
 

@@ -19,20 +19,28 @@ export interface RowFormat {
 
 /** In the head of a table a function has nothing to do: `{{upper .Names}}` is headed `NAMES`. */
 const HEADER_FUNCTIONS: Readonly<Record<string, TemplateFunction>> = Object.fromEntries(
-  ['json', 'lower', 'upper', 'title', 'truncate', 'pad', 'join', 'println'].map((name) => [name, (value: unknown) => value]),
+  ['json', 'lower', 'upper', 'title', 'truncate', 'pad', 'join', 'println'].map((name) => [
+    name,
+    (value: unknown) => value,
+  ]),
 );
 
 /** Text of a list as `--format` wants it, each line ended; empty when there is nothing to print. */
 export function formatRows(rows: readonly Row[], { format, defaultTable, headers }: RowFormat): string {
-  const chosen = format === undefined || format.trim() === '' || format.trim() === 'table' ? `table ${defaultTable}` : format;
+  const chosen =
+    format === undefined || format.trim() === '' || format.trim() === 'table' ? `table ${defaultTable}` : format;
   const isTable = /^table\s/.test(chosen);
   const source = isTable ? chosen.replace(/^table\s+/, '') : chosen.trim() === 'json' ? '{{json .}}' : chosen;
   const template = compileFormat(source);
   const lines = rows.map((row) => {
     try {
-      return evaluateTemplate(template, row, { json: (value) => (value === row ? escapeMarkup(toJson(row)) : toJson(value)) });
+      return evaluateTemplate(template, row, {
+        json: (value) => (value === row ? escapeMarkup(toJson(row)) : toJson(value)),
+      });
     } catch (error) {
-      throw error instanceof TemplateError ? new TemplateError(`failed to execute template: ${error.message}`, { cause: error }) : error;
+      throw error instanceof TemplateError
+        ? new TemplateError(`failed to execute template: ${error.message}`, { cause: error })
+        : error;
     }
   });
   if (!isTable) return lines.map((line) => `${line}\n`).join('');
@@ -51,7 +59,9 @@ export function compileFormat(format: string): readonly TemplateNode[] {
   try {
     return parseTemplate(format.replaceAll('\\t', '\t').replaceAll('\\n', '\n'));
   } catch (error) {
-    throw error instanceof TemplateError ? new TemplateError(`failed to parse template: ${error.message}`, { cause: error }) : error;
+    throw error instanceof TemplateError
+      ? new TemplateError(`failed to parse template: ${error.message}`, { cause: error })
+      : error;
   }
 }
 

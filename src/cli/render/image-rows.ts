@@ -22,7 +22,10 @@ export const IMAGE_TABLE_WITH_DIGESTS = '{{.Repository}}\t{{.Tag}}\t{{.Digest}}\
 const NONE = '<none>';
 
 /** One row a tag; an image known by its digest only, or by nothing, has one with `<none>`. */
-export function describeImageRows(images: readonly ImageSummary[], options: { truncates: boolean; showsDigests: boolean; nowMs: number }): Row[] {
+export function describeImageRows(
+  images: readonly ImageSummary[],
+  options: { truncates: boolean; showsDigests: boolean; nowMs: number },
+): Row[] {
   return images.flatMap((image) =>
     namesOf(image, options.showsDigests).map(({ repository, tag, digest }) => ({
       Containers: image.Containers < 0 ? 'N/A' : String(image.Containers),

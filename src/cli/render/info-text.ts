@@ -52,7 +52,10 @@ export function describeInfo(info: InfoAnswer): string {
   add(1, 'Experimental', info['ExperimentalBuild']);
   const registry = mapOf(info['RegistryConfig']);
   const insecure = [
-    ...Object.values(mapOf(registry['IndexConfigs'])).map(mapOf).filter((index) => index['Secure'] === false).map((index) => String(index['Name'])),
+    ...Object.values(mapOf(registry['IndexConfigs']))
+      .map(mapOf)
+      .filter((index) => index['Secure'] === false)
+      .map((index) => String(index['Name'])),
     ...listOf(registry['InsecureRegistryCIDRs']).map(String),
   ];
   if (insecure.length > 0) lines.push(' Insecure Registries:', ...insecure.map((name) => `  ${name}`));
@@ -71,7 +74,12 @@ export function describeInfo(info: InfoAnswer): string {
 function describeSecurityOption(option: string): string[] {
   const fields = option.split(',').map((field) => field.split('=') as [string, string | undefined]);
   const name = fields.find(([key]) => key === 'name')?.[1] ?? option;
-  return [`  ${name}`, ...fields.filter(([key]) => key !== 'name').map(([key, value]) => `   ${key === 'profile' ? 'Profile' : key}: ${value ?? ''}`)];
+  return [
+    `  ${name}`,
+    ...fields
+      .filter(([key]) => key !== 'name')
+      .map(([key, value]) => `   ${key === 'profile' ? 'Profile' : key}: ${value ?? ''}`),
+  ];
 }
 
 function listOf(value: unknown): readonly unknown[] {

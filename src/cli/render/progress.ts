@@ -15,7 +15,11 @@ type Sink = Writable & { readonly isTTY?: boolean; readonly columns?: number };
  * Throws what the daemon reports as the stream's error. Without a sink nothing is shown.
  * @param onAux gets what messages carry for programs
  */
-export async function renderProgress(messages: AsyncIterable<ProgressMessage>, sink: Sink | undefined, onAux?: (aux: unknown) => void): Promise<void> {
+export async function renderProgress(
+  messages: AsyncIterable<ProgressMessage>,
+  sink: Sink | undefined,
+  onAux?: (aux: unknown) => void,
+): Promise<void> {
   const lines = new Map<string, number>();
   for await (const message of messages) {
     if (message.aux !== undefined && message.aux !== null) onAux?.(message.aux);
@@ -36,7 +40,8 @@ function showMessage(message: ProgressMessage, sink: Sink, lines: Map<string, nu
     if (!isProgress && message.status) sink.write(`${message.id ? `${message.id}: ` : ''}${message.status}\n`);
     return;
   }
-  const text = `${message.id ? `${message.id}: ` : ''}${message.status ?? ''} ${formatBar(message, sink.columns ?? 80)}`.trimEnd();
+  const text =
+    `${message.id ? `${message.id}: ` : ''}${message.status ?? ''} ${formatBar(message, sink.columns ?? 80)}`.trimEnd();
   if (!message.id || message.progressDetail === undefined || message.progressDetail === null) {
     // Such a line ends the block of lines that are redrawn.
     if (!message.id) lines.clear();
@@ -62,10 +67,19 @@ export function formatBar(message: Pick<ProgressMessage, 'progressDetail' | 'pro
   const current = message.progressDetail?.current ?? 0;
   const total = message.progressDetail?.total ?? 0;
   if (current <= 0 && total <= 0) return message.progress ?? '';
-  const shown = (value: number): string => (message.progressDetail?.units ? `${value} ${message.progressDetail.units}` : formatDecimalBytes(value, 4));
+  const shown = (value: number): string =>
+    message.progressDetail?.units ? `${value} ${message.progressDetail.units}` : formatDecimalBytes(value, 4);
   if (total <= 0) return shown(current).padStart(8);
   const filled = Math.min(BAR_LENGTH, Math.floor((Math.min(current, total) / total) * BAR_LENGTH));
-  const bar = columns > MIN_COLUMNS_FOR_BAR ? `[${'='.repeat(filled)}${filled < BAR_LENGTH ? '>' : ''}${' '.repeat(Math.max(0, BAR_LENGTH - filled - 1))}]  ` : '';
-  const counts = message.progressDetail?.hidecounts === true ? '' : current <= total ? `${shown(current).padStart(8)}/${shown(total)}` : shown(current).padStart(8);
+  const bar =
+    columns > MIN_COLUMNS_FOR_BAR
+      ? `[${'='.repeat(filled)}${filled < BAR_LENGTH ? '>' : ''}${' '.repeat(Math.max(0, BAR_LENGTH - filled - 1))}]  `
+      : '';
+  const counts =
+    message.progressDetail?.hidecounts === true
+      ? ''
+      : current <= total
+        ? `${shown(current).padStart(8)}/${shown(total)}`
+        : shown(current).padStart(8);
   return bar + counts;
 }

@@ -12,7 +12,13 @@ export function alignTable(lines: readonly string[], minWidth = MIN_WIDTH, paddi
     }
   }
   return rows
-    .map((row) => row.map((cell, column) => (column === row.length - 1 ? cell : cell + ' '.repeat((widths[column] ?? 0) - displayWidth(cell)))).join(''))
+    .map((row) =>
+      row
+        .map((cell, column) =>
+          column === row.length - 1 ? cell : cell + ' '.repeat((widths[column] ?? 0) - displayWidth(cell)),
+        )
+        .join(''),
+    )
     .join('\n');
 }
 

@@ -36,7 +36,11 @@ export class LayerMounts {
 
   mount(layers: readonly MountableLayer[]): Promise<MountedLayer[]> {
     return Promise.all(
-      layers.map(async ({ imagePath, sizeBytes, diffId }) => ({ imagePath, sizeBytes, mountPath: await this.#mountOne(imagePath, diffId) })),
+      layers.map(async ({ imagePath, sizeBytes, diffId }) => ({
+        imagePath,
+        sizeBytes,
+        mountPath: await this.#mountOne(imagePath, diffId),
+      })),
     );
   }
 
