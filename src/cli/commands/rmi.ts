@@ -14,13 +14,11 @@ export const rmiCommand = defineCommand({
     const force = flags.force ?? false;
     await forEachNameInOrder(context, images, async (image) => {
       try {
-        const deleted = await context
-          .client()
-          .images.remove(image, {
-            force,
-            noPrune: flags['no-prune'] ?? false,
-            platforms: flags.platform.map(platformJson),
-          });
+        const deleted = await context.client().images.remove(image, {
+          force,
+          noPrune: flags['no-prune'] ?? false,
+          platforms: flags.platform.map(platformJson),
+        });
         for (const { Untagged, Deleted } of deleted)
           printLine(context.stdout, Deleted ? `Deleted: ${Deleted}` : `Untagged: ${Untagged ?? ''}`);
       } catch (error) {
