@@ -165,7 +165,7 @@ test('docker network ls and inspect show the three built-in networks', async (t)
 test('what does not exist yet says so', async (t) => {
   await using daemon = await startFakeDaemon();
   t.is((await daemon.docker(['volume', 'ls', '-q'])).exitCode, 0);
-  t.regex((await daemon.docker(['volume', 'create', 'v'])).stderr, /this engine has no volumes yet/);
+  t.regex((await daemon.docker(['volume', 'create', 'v'])).stderr, /this version of Bulkhead has no volumes yet/);
   t.regex((await daemon.docker(['node', 'ls'])).stderr, /This node is not a swarm manager/);
   await daemon.docker(['create', '--name', 'box', 'busybox', 'true']);
   t.regex((await daemon.docker(['exec', 'box', 'true'])).stderr, /page not found/);

@@ -46,6 +46,10 @@ const ALLOWED: &[i64] = &[
 
 /// Limits and identity; before any thread is made. `file_bytes` bounds what may be written to one file.
 pub fn drop_privileges(file_bytes: u64) -> Result<()> {
+    // With an arena per thread, glibc reads /proc/sys/vm/overcommit_memory when it shrinks one (malloc/arena.c, heap_trim): a call that the
+    // filter kills for. One arena is enough for two threads that pass large buffers.
+    // SAFETY: mallopt only sets a number in the allocator, before any other thread exists.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let refused = |what: &'static str| move |error: nix::Error| cannot_confine(&format!("{what}: {error}"));
     setrlimit(Resource::RLIMIT_AS, ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES).map_err(refused("limit memory"))?;
     setrlimit(Resource::RLIMIT_FSIZE, file_bytes, file_bytes).map_err(refused("limit files"))?;
