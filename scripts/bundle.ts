@@ -1,5 +1,5 @@
 import { build, type BuildOptions, type Plugin } from 'esbuild';
-import { rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 
 /*
@@ -49,7 +49,6 @@ const requireBanner = {
   js: "import{createRequire as bulkheadRequire}from'node:module';const require=bulkheadRequire(import.meta.url);",
 };
 
-await rm(`${root}build/chunks`, { recursive: true, force: true });
 const results = await Promise.all([
   build({ ...shared, metafile: true, entryPoints: { bulkhead: 'src/main.ts' }, plugins: [separateBundles] }),
   build({
@@ -74,4 +73,10 @@ for (const { metafile } of results) {
   for (const [path, { bytes, entryPoint }] of Object.entries(metafile.outputs)) {
     if (entryPoint?.startsWith('src/') === true) console.log(`${path} ${(bytes / 1024).toFixed(1)} KiB`);
   }
+}
+
+// Chunks of an earlier bundle go last: a daemon that is starting from them meanwhile finds the old set or the new one, never none.
+const written = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.outputs)));
+for (const name of await readdir(`${root}build/chunks`).catch(() => [])) {
+  if (!written.has(`build/chunks/${name}`)) await rm(`${root}build/chunks/${name}`);
 }

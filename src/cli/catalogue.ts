@@ -126,6 +126,32 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     load: async () => (await import('./commands/inspect.ts')).networkInspectCommand,
   },
   {
+    name: 'network create',
+    summary: 'Create a network',
+    load: async () => (await import('./commands/networks.ts')).networkCreateCommand,
+  },
+  {
+    name: 'network rm',
+    aliases: ['network remove'],
+    summary: 'Remove one or more networks',
+    load: async () => (await import('./commands/networks.ts')).networkRemoveCommand,
+  },
+  {
+    name: 'network connect',
+    summary: 'Connect a container to a network',
+    load: async () => (await import('./commands/networks.ts')).networkConnectCommand,
+  },
+  {
+    name: 'network disconnect',
+    summary: 'Disconnect a container from a network',
+    load: async () => (await import('./commands/networks.ts')).networkDisconnectCommand,
+  },
+  {
+    name: 'network prune',
+    summary: 'Remove all unused networks',
+    load: async () => (await import('./commands/prune.ts')).networkPruneCommand,
+  },
+  {
     name: 'kill',
     aliases: ['container kill'],
     summary: 'Kill one or more running containers',
