@@ -125,7 +125,11 @@ export class BridgeNetwork {
 
   /** What containers of this network find in /etc/resolv.conf. */
   async resolvConf(): Promise<string> {
-    return planResolvConf(await readFile('/etc/resolv.conf', 'utf8').catch(() => ''));
+    const [own, upstream] = await Promise.all(
+      // The second is what systemd-resolved itself asks, where the first names only its stub on the loopback.
+      ['/etc/resolv.conf', '/run/systemd/resolve/resolv.conf'].map((path) => readFile(path, 'utf8').catch(() => '')),
+    );
+    return planResolvConf(own ?? '', upstream ?? '');
   }
 
   /** Takes bridge and firewall off the host; the network itself stays known. */

@@ -14,6 +14,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 const OPEN_FILES_MAX: libc::rlim_t = 1024;
+/// Size of the scratch disk's file system (vm-images/scratch/build-scratch): the device itself is 1 TiB, and a guest kernel that its
+/// container has taken over could otherwise fill the host's disk through it.
+const FILE_BYTES_MAX: libc::rlim_t = 10 * 1024 * 1024 * 1024;
 /// Guest CPUs, the I/O threads of the block layer (64), and QEMU's own. A fork bomb needs more.
 pub const THREADS_MAX: u32 = 512;
 
@@ -188,6 +191,10 @@ impl Jail {
         limit(libc::RLIMIT_NOFILE, OPEN_FILES_MAX)?;
         limit(libc::RLIMIT_CORE, 0)?;
         limit(libc::RLIMIT_NPROC, libc::rlim_t::from(THREADS_MAX))?;
+        // A write beyond it fails with EFBIG, which the guest sees as an I/O error, instead of ending the machine.
+        // SAFETY: the signal is ignored, also after exec; no handler is involved.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        limit(libc::RLIMIT_FSIZE, FILE_BYTES_MAX)?;
         for capability in 0..=CAPABILITIES_MAX {
             // An unknown number is refused, and one that is not in the set is no loss.
             // SAFETY: prctl with scalar arguments.
