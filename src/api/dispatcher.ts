@@ -48,7 +48,7 @@ export class Dispatcher {
       if (match === undefined) throw new EngineError('not-found', 'page not found');
       const { route } = match;
       const request = await this.#request(incoming, match, gone.signal, incoming);
-      if ('hijack' in route) await this.#hijackPlainRequest(route, request, incoming);
+      if ('hijack' in route) await this.#hijackPlainRequest(route, request, reply);
       else await this.#handle(route, request, reply);
     } catch (thrown) {
       this.#fail(thrown, incoming, reply, response, match, gone.signal);
@@ -61,7 +61,7 @@ export class Dispatcher {
     connection.on('error', (error) =>
       this.#context.logger.debug({ error: error.message }, 'hijacked connection failed'),
     );
-    let streams: HijackedStreams;
+    let streams: HijackedStreams | undefined;
     let match: RouteMatch | undefined;
     let request: ApiRequest;
     try {
@@ -74,6 +74,10 @@ export class Dispatcher {
       this.#failUpgrade(thrown, incoming, connection, gone.signal);
       return;
     }
+    if (streams === undefined) {
+      this.#answer(connection, 200, {}, Buffer.alloc(0));
+      return;
+    }
     await this.#serveStreams(incoming, connection, streams, {
       isUpgrade: true,
       version: request.version,
@@ -82,8 +86,13 @@ export class Dispatcher {
   }
 
   /** Without `Upgrade`. Node goes on parsing HTTP on such a connection, so it is taken from the parser first. */
-  async #hijackPlainRequest(route: HijackRoute, request: ApiRequest, incoming: http.IncomingMessage): Promise<void> {
+  async #hijackPlainRequest(route: HijackRoute, request: ApiRequest, reply: ApiReply): Promise<void> {
+    const { incoming } = request;
     const streams = await route.hijack(request, this.#context);
+    if (streams === undefined) {
+      reply.empty(200);
+      return;
+    }
     const connection = incoming.socket;
     const isChunked = incoming.headers['transfer-encoding'] !== undefined;
     // The parser's own listeners: it would answer the client's half-close by ending ours, and read stdin as another request.
@@ -165,14 +174,13 @@ export class Dispatcher {
   #failUpgrade(thrown: unknown, incoming: http.IncomingMessage, connection: Duplex, gone: AbortSignal): void {
     const error = toEngineError(thrown);
     this.#log(error, incoming, { isGone: gone.aborted });
-    const status = statusOfError(error);
     const body = Buffer.from(`${JSON.stringify({ message: error.message })}\n`);
-    const headers = {
-      ...this.#headers,
-      'Content-Type': 'application/json',
-      'Content-Length': body.length,
-      Connection: 'close',
-    };
+    this.#answer(connection, statusOfError(error), { 'Content-Type': 'application/json' }, body);
+  }
+
+  /** An ordinary answer on a connection that Node's HTTP no longer serves. */
+  #answer(connection: Duplex, status: number, more: Readonly<Record<string, string>>, body: Buffer): void {
+    const headers = { ...this.#headers, ...more, 'Content-Length': body.length, Connection: 'close' };
     const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
     const statusLine = `HTTP/1.1 ${status} ${http.STATUS_CODES[status] ?? ''}\r\n`;
     connection.end(Buffer.concat([Buffer.from(`${statusLine}${lines.join('')}\r\n`), body]));

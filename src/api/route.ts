@@ -14,11 +14,14 @@ export interface OrdinaryRoute {
   readonly handle: (request: ApiRequest, reply: ApiReply, context: ApiContext) => Promise<void> | void;
 }
 
-/** An endpoint whose connection becomes a two-way stream of bytes. Nothing is on the wire yet when `hijack` throws. */
+/**
+ * An endpoint whose connection becomes a two-way stream of bytes. Nothing is on the wire yet when `hijack` throws; when it resolves with
+ * undefined the request is done, and there is nothing to join: 200 without a body.
+ */
 export interface HijackRoute {
   readonly method: Method;
   readonly path: string;
-  readonly hijack: (request: ApiRequest, context: ApiContext) => Promise<HijackedStreams>;
+  readonly hijack: (request: ApiRequest, context: ApiContext) => Promise<HijackedStreams | undefined>;
 }
 
 export interface RouteMatch {

@@ -29,6 +29,13 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     load: async () => (await import('./commands/run.ts')).runCommand,
   },
   {
+    name: 'exec',
+    aliases: ['container exec'],
+    common: true,
+    summary: 'Execute a command in a running container',
+    load: async () => (await import('./commands/exec.ts')).execCommand,
+  },
+  {
     name: 'ps',
     aliases: ['container ls', 'container list', 'container ps'],
     common: true,

@@ -47,6 +47,14 @@ export const waitAnswerSchema = z.looseObject({
   Error: z.nullish(z.looseObject({ Message: text })),
 });
 
+export const execInspectSchema = z.looseObject({
+  ID: z.string(),
+  Running: flag,
+  /** Null until it has ended. */
+  ExitCode: z.nullish(z.number()),
+  Pid: count,
+});
+
 export const portSchema = z.looseObject({
   IP: z.nullish(z.string()),
   PrivatePort: z.number(),
@@ -196,4 +204,5 @@ export type VersionAnswer = z.infer<typeof versionSchema>;
 export type InfoAnswer = z.infer<typeof infoSchema>;
 export type EventMessage = z.infer<typeof eventSchema>;
 export type ProgressMessage = z.infer<typeof progressSchema>;
+export type ExecInspect = z.infer<typeof execInspectSchema>;
 export type WaitAnswer = z.infer<typeof waitAnswerSchema>;

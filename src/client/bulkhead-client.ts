@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import { ApiSession } from './api-session.ts';
 import { ContainerClient } from './container-client.ts';
+import { ExecClient } from './exec-client.ts';
 import { DEFAULT_HOST, parseHostAddress } from './host-address.ts';
 import { explainFailure } from './http-exchange.ts';
 import { ImageClient } from './image-client.ts';
@@ -22,6 +23,7 @@ export interface ConnectOptions {
 /** A daemon, spoken to. Connections open with the first request and are reused; `close` ends the idle ones. */
 export class BulkheadClient implements Disposable {
   readonly containers: ContainerClient;
+  readonly execs: ExecClient;
   readonly images: ImageClient;
   readonly networks: NetworkClient;
   readonly system: SystemClient;
@@ -32,6 +34,7 @@ export class BulkheadClient implements Disposable {
     this.#transport = transport;
     this.#session = session;
     this.containers = new ContainerClient(session);
+    this.execs = new ExecClient(session);
     this.images = new ImageClient(session);
     this.networks = new NetworkClient(session);
     this.system = new SystemClient(session);

@@ -22,6 +22,7 @@ export { BulkheadClient, connect, type ConnectOptions } from './bulkhead-client.
 export { NEWEST_API_VERSION } from './newest-api-version.ts';
 export type { CallOptions, Filters } from './call-options.ts';
 export type { ContainerClient, AttachRequest, LogsRequest, StopRequest } from './container-client.ts';
+export type { ExecClient, ExecStartRequest } from './exec-client.ts';
 export type { ImageClient, ProgressMessages } from './image-client.ts';
 export type { NetworkClient, NetworkCreateRequest } from './network-client.ts';
 export type { SystemClient } from './system-client.ts';

@@ -9,6 +9,7 @@ import { containerMigrations, ContainerTable } from '../engine/container-table.t
 import { Containers } from '../engine/container-service.ts';
 import type { EngineContext } from '../engine/engine-context.ts';
 import { EventRing } from '../engine/event-log.ts';
+import { Execs } from '../engine/exec-service.ts';
 import { Images } from '../engine/image-service.ts';
 import { Networks } from '../engine/networks.ts';
 import { System } from '../engine/system.ts';
@@ -122,8 +123,11 @@ export class Daemon {
     const containers = new Containers(context, (imageId) => images.afterContainerRemoval(imageId));
     await containers.reconcile();
     stack.defer(() => containers.detach());
+    const execs = new Execs(context, (record) => containers.sandboxOf(record));
+    stack.defer(() => execs.detach());
     const engine = {
       containers,
+      execs,
       images,
       events,
       networks: new Networks(network, context.table),

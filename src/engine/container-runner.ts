@@ -1,6 +1,5 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CAPABILITIES } from '../core/capabilities.ts';
 import { isRunning, transition, type ContainerEvent } from '../core/container-state.ts';
 import { parseDigest } from '../core/digest.ts';
 import { EngineError, toEngineError } from '../core/errors.ts';
@@ -14,6 +13,7 @@ import type { Attachments } from './attachments.ts';
 import type { ContainerRecord, SandboxRecord } from './container-record.ts';
 import { containerPaths } from './container-view.ts';
 import type { EngineContext } from './engine-context.ts';
+import { availableCapabilities } from './process-plan.ts';
 import { planCreateContainer, planEndpoint, planSandbox, type SandboxPlanInput } from './sandbox-plan.ts';
 import type { Waiters } from './waiters.ts';
 
@@ -232,7 +232,7 @@ export class ContainerRunner {
       runcPath: this.#context.runcPath,
       bridge: sandbox.network ? { name: network.bridgeName, mtu: network.mtu } : undefined,
       resolvConf: await network.resolvConf(),
-      availableCapabilities: record.isolation === 'vm' ? new Set(CAPABILITIES) : this.#context.hostCapabilities,
+      availableCapabilities: availableCapabilities(record.isolation, this.#context.hostCapabilities),
       ports,
       hostCgroupVersion: this.#context.hostCgroupVersion,
     };

@@ -4,6 +4,7 @@ import { isRunning, transition } from '../core/container-state.ts';
 import { EngineError } from '../core/errors.ts';
 import { generateName, isContainerName, newId } from '../core/ids.ts';
 import { parseSignal } from '../core/signals.ts';
+import type { Sandbox } from '../sandbox/sandbox.ts';
 import type { ContainerCreateRequest } from '../wire/docker/container-config.ts';
 import { Attachments } from './attachments.ts';
 import { filterContainers } from './container-filters.ts';
@@ -57,6 +58,11 @@ export class Containers implements ContainerService {
       if (record.hostConfig.AutoRemove && !isRunning(record.state)) this.#afterExit(record.id);
       else if (record.state.status === 'removing') await this.#removeStopped(record.id);
     }
+  }
+
+  /** See `ContainerRunner.sandboxOf`. */
+  sandboxOf(record: ContainerRecord): Sandbox {
+    return this.#runner.sandboxOf(record);
   }
 
   hasRunning(): boolean {

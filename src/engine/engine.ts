@@ -14,6 +14,7 @@ import type { RegistryCredentials } from '../oci/registry/authorizer.ts';
 /** What the API serves: the engine's use cases by subject. Every method throws `EngineError`. */
 export interface Engine {
   readonly containers: ContainerService;
+  readonly execs: ExecService;
   readonly images: ImageService;
   readonly networks: NetworkService;
   readonly events: EventLog;
@@ -138,6 +139,56 @@ export interface Attachment {
   readonly input: Writable | undefined;
   /** The client went away. Idempotent. */
   close(): void;
+}
+
+/** Further processes in running containers. They are known until a few minutes after their end, and no longer than the daemon lives. */
+export interface ExecService {
+  /** A plan only: nothing runs before `start`. */
+  create(nameOrId: string, request: ExecRequest): Promise<{ id: string }>;
+  /**
+   * Once only. Resolves when the program runs, or with its reason not to in the output. Detached there are no streams, and the reason is
+   * thrown.
+   */
+  start(id: string, options: ExecStartOptions): Promise<Attachment | undefined>;
+  /** Waits up to 10 s for the start. */
+  resize(id: string, size: TerminalSize): Promise<void>;
+  inspect(id: string): ExecView;
+}
+
+export interface ExecRequest {
+  /** Program and arguments. */
+  readonly command: readonly string[];
+  readonly tty: boolean;
+  readonly stdin: boolean;
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  /** Over the container's: `NAME=value`; a bare `NAME` takes a variable away. */
+  readonly environment: readonly string[];
+  /** `user[:group]`; empty for the container's. */
+  readonly user: string;
+  /** Empty for the container's. */
+  readonly workingDirectory: string;
+  readonly isPrivileged: boolean;
+  /** As in `AttachOptions`. */
+  readonly detachKeys: string | undefined;
+  readonly size: TerminalSize | undefined;
+}
+
+export interface ExecStartOptions {
+  readonly detach: boolean;
+  /** Of the terminal; undefined for that of the request. */
+  readonly size: TerminalSize | undefined;
+}
+
+export interface ExecView {
+  readonly id: string;
+  readonly containerId: string;
+  readonly request: Pick<ExecRequest, 'command' | 'tty' | 'stdin' | 'stdout' | 'stderr' | 'user' | 'isPrivileged'>;
+  readonly isRunning: boolean;
+  /** Null until it has ended. */
+  readonly exitCode: number | null;
+  /** 0 unless it runs. The host's number (os wall) or the guest's (vm wall). */
+  readonly pid: number;
 }
 
 export interface LogOptions {

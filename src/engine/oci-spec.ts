@@ -1,7 +1,7 @@
-import { planCapabilities } from '../core/capabilities.ts';
 import type { ResourcePlan } from '../core/resources.ts';
 import { planSeccomp } from '../core/seccomp.ts';
 import type { ContainerConfig, HostConfig } from '../wire/docker/container-config.ts';
+import { capabilitiesOf, planProcess, securityOptions } from './process-plan.ts';
 
 /** What the runtime-spec is made from, beside the user's configuration. */
 export interface SpecInput {
@@ -20,7 +20,6 @@ export interface SpecInput {
   readonly cgroupPath: string;
 }
 
-const DEFAULT_PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 
 /** Source: moby daemon/pkg/oci/defaults.go. */
@@ -47,39 +46,21 @@ const READONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/pro
 export function buildSpec(input: SpecInput): object {
   const { config, hostConfig } = input;
   const privileged = hostConfig.Privileged ?? false;
-  const capabilities = planCapabilities({
-    add: hostConfig.CapAdd ?? [],
-    drop: hostConfig.CapDrop ?? [],
-    privileged,
-    available: input.availableCapabilities,
-  });
-  const security = new Set(hostConfig.SecurityOpt ?? []);
-  const noNewPrivileges = security.has('no-new-privileges') || security.has('no-new-privileges:true');
-  const seccomp = planSeccomp(
-    capabilities,
-    privileged || security.has('seccomp=unconfined') || security.has('seccomp:unconfined'),
-  );
+  const process = {
+    config,
+    hostConfig,
+    hostname: input.hostname,
+    command: input.command,
+    tty: config.Tty ?? false,
+    extraEnvironment: [],
+    workingDirectory: config.WorkingDir ?? '',
+    isPrivileged: privileged,
+    availableCapabilities: input.availableCapabilities,
+  };
+  const seccomp = planSeccomp(capabilitiesOf(process), privileged || securityOptions(hostConfig).isSeccompOff);
   return {
     ociVersion: '1.0.2',
-    process: {
-      terminal: config.Tty ?? false,
-      user: { uid: 0, gid: 0 },
-      args: input.command,
-      env: planEnvironment(config, input.hostname),
-      cwd: config.WorkingDir || '/',
-      capabilities: {
-        bounding: capabilities,
-        effective: capabilities,
-        permitted: capabilities,
-      },
-      rlimits: (hostConfig.Ulimits ?? []).map((limit) => ({
-        type: `RLIMIT_${limit.Name.toUpperCase()}`,
-        soft: limit.Soft,
-        hard: limit.Hard,
-      })),
-      noNewPrivileges,
-      ...(hostConfig.OomScoreAdj ? { oomScoreAdj: hostConfig.OomScoreAdj } : {}),
-    },
+    process: planProcess(process),
     root: { path: 'rootfs', readonly: hostConfig.ReadonlyRootfs ?? false },
     hostname: input.hostname,
     mounts: planMounts(hostConfig, privileged),
@@ -95,14 +76,6 @@ export function buildSpec(input: SpecInput): object {
       ...(seccomp ? { seccomp } : {}),
     },
   };
-}
-
-function planEnvironment(config: ContainerConfig, hostname: string): string[] {
-  const own = config.Env ?? [];
-  const names = new Set(own.map((entry) => entry.split('=', 1)[0]));
-  const given = [DEFAULT_PATH, `HOSTNAME=${hostname}`, ...(config.Tty ? ['TERM=xterm'] : [])];
-  const defaults = given.filter((entry) => !names.has(entry.split('=', 1)[0]));
-  return [...defaults, ...own.filter((entry) => entry.includes('='))];
 }
 
 function planMounts(hostConfig: HostConfig, privileged: boolean): object[] {

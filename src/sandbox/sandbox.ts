@@ -1,5 +1,5 @@
 import type { Readable, Writable } from 'node:stream';
-import type { CreateContainer, SandboxConfig, SandboxExit, SandboxStatus } from '../wire/shim.ts';
+import type { CreateContainer, CreateProcess, SandboxConfig, SandboxExit, SandboxStatus } from '../wire/shim.ts';
 
 /**
  * A running sandbox as the engine sees it, whatever its wall. `process` is `init` for the container's own process.
@@ -9,6 +9,8 @@ export interface Sandbox {
   readonly id: string;
   status(): Promise<SandboxStatus>;
   createContainer(containerId: string, body: CreateContainer): Promise<void>;
+  /** A further process of a running container. One that was not to be started is forgotten; one that ended, some minutes later. */
+  createProcess(containerId: string, process: string, body: CreateProcess): Promise<void>;
   start(containerId: string, process: string): Promise<{ pid: number }>;
   kill(containerId: string, process: string, signal: number): Promise<void>;
   resize(containerId: string, process: string, size: { height: number; width: number }): Promise<void>;

@@ -9,6 +9,7 @@ import {
   sandboxStatusSchema,
   startedSchema,
   type CreateContainer,
+  type CreateProcess,
   type SandboxExit,
   type SandboxStatus,
 } from '../wire/shim.ts';
@@ -54,6 +55,10 @@ export class ShimClient implements Sandbox {
 
   async createContainer(containerId: string, body: CreateContainer): Promise<void> {
     await this.#call('POST', `/v1/containers/${containerId}`, body);
+  }
+
+  async createProcess(containerId: string, process: string, body: CreateProcess): Promise<void> {
+    await this.#call('POST', processPath(containerId, process), body);
   }
 
   start(containerId: string, process: string): Promise<{ pid: number }> {
@@ -148,6 +153,10 @@ export class ShimClient implements Sandbox {
         outgoing.end(body);
       } else if (body) {
         body.pipe(outgoing);
+        // The writer went away before its end: the shim is to know, and not to wait for more.
+        body.once('close', () => {
+          if (!body.readableEnded) outgoing.destroy();
+        });
       } else {
         outgoing.end();
       }

@@ -71,6 +71,14 @@ export interface CreateContainer {
   readonly ephemeral: boolean;
 }
 
+export interface CreateProcess {
+  /** The runtime-spec `process` object. */
+  readonly process: object;
+  readonly user: string;
+  readonly stdin: boolean;
+  readonly terminalSize?: { readonly height: number; readonly width: number };
+}
+
 export const exitSchema = z.object({
   exitCode: z.number().int(),
   oomKilled: z.boolean().default(false),

@@ -14,6 +14,7 @@ import { Images } from '../../src/engine/image-service.ts';
 import type { ImageStore } from '../../src/oci/image-store.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { FakeContainers } from './fake-containers.ts';
+import { FakeExecs } from './fake-execs.ts';
 
 /**
  * An engine for tests of the wire alone: it keeps containers in memory and runs their commands as ordinary processes of this host, without
@@ -22,6 +23,7 @@ import { FakeContainers } from './fake-containers.ts';
 export class FakeEngine implements Engine {
   readonly events: FakeEventLog;
   readonly containers: FakeContainers;
+  readonly execs: FakeExecs;
   readonly images: Images;
   readonly networks: NetworkService = new FakeNetworks();
   readonly system: SystemService;
@@ -31,6 +33,7 @@ export class FakeEngine implements Engine {
   constructor(store: ImageStore) {
     this.events = new FakeEventLog();
     this.containers = new FakeContainers(this.events, this.calls);
+    this.execs = new FakeExecs(this.containers, this.calls);
     const { events, containers } = this;
     this.images = new Images({
       images: store,

@@ -77,7 +77,6 @@ test('unknown paths, wrong methods and endpoints that do not exist yet are 404 p
     ['POST', '/containers/json'],
     ['PUT', '/version'],
     ['GET', '/v1.51/containers/x/top'],
-    ['POST', '/containers/x/exec'],
     ['POST', '/build'],
     ['POST', '/session'],
     ['GET', '/%zz'],

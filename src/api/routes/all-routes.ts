@@ -1,6 +1,7 @@
 import type { Route } from '../route.ts';
 import { containerRoutes } from './container-routes.ts';
 import { containerStreamRoutes } from './container-stream-routes.ts';
+import { execRoutes } from './exec-routes.ts';
 import { imageRoutes } from './image-routes.ts';
 import { imageTransferRoutes } from './image-transfer-routes.ts';
 import { networkRoutes } from './network-routes.ts';
@@ -11,6 +12,7 @@ import { volumeRoutes } from './volume-routes.ts';
 /** Every endpoint there is. What is not here is `404 page not found`, as on a daemon that does not know it. */
 export const allRoutes: readonly Route[] = [
   ...systemRoutes,
+  ...execRoutes,
   ...containerStreamRoutes,
   ...containerRoutes,
   ...imageTransferRoutes,

@@ -7,6 +7,7 @@ import { encodeContainerInspect } from '../codecs/container-inspect.ts';
 import { encodeContainerSummary } from '../codecs/container-list.ts';
 import { parseFilters, requireKnownFilters } from '../filters.ts';
 import { booleanParameter, integerParameter, textParameter } from '../query.ts';
+import { terminalSize } from '../terminal-size.ts';
 import type { Route } from '../route.ts';
 
 /** Bytes that old clients send as an empty HostConfig (`null`, `{}`, line ends) with start; more means one that would be ignored. */
@@ -108,8 +109,7 @@ export const containerRoutes: readonly Route[] = [
     method: 'POST',
     path: '/containers/{id}/resize',
     async handle(request, reply, { engine }) {
-      const size = { height: cells(request, 'h', 'height'), width: cells(request, 'w', 'width') };
-      await engine.containers.resize(id(request), size);
+      await engine.containers.resize(id(request), terminalSize(request));
       reply.empty(200);
     },
   },
@@ -146,19 +146,4 @@ export const containerRoutes: readonly Route[] = [
 function adapt<T extends { HostConfig?: Record<string, unknown> | null | undefined }>(body: T, request: ApiRequest): T {
   if (isAtLeast(request.version, '1.42') || !body.HostConfig) return body;
   return { ...body, HostConfig: { ...body.HostConfig, ConsoleSize: null } };
-}
-
-/** Docker's uint32. */
-const LARGEST_CELLS = 0xffff_ffff;
-
-function cells(request: ApiRequest, parameter: string, meaning: string): number {
-  const text = request.query.get(parameter) ?? '';
-  const value = Number(text);
-  if (!/^\d{1,10}$/.test(text) || value > LARGEST_CELLS) {
-    throw new EngineError(
-      'invalid-argument',
-      `invalid resize ${meaning} ${JSON.stringify(text)}: must be a number of character cells`,
-    );
-  }
-  return value;
 }

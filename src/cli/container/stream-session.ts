@@ -77,11 +77,19 @@ function pipeInput(
 
 /** Keeps the container's terminal as large as the caller's, until disposed. */
 export function followTerminalSize(context: CommandContext, client: BulkheadClient, container: string): Disposable {
+  return followSize(context, (size) => client.containers.resize(container, size));
+}
+
+/** The same for the terminal that `resize` sets. */
+export function followSize(
+  context: CommandContext,
+  resize: (size: { height: number; width: number }) => Promise<void>,
+): Disposable {
   const terminal = context.stdout as CommandContext['stdout'] & { rows?: number };
   const send = (): void => {
     const { rows, columns } = terminal;
     if (rows === undefined || columns === undefined || rows === 0 || columns === 0) return;
-    client.containers.resize(container, { height: rows, width: columns }).catch(() => {});
+    resize({ height: rows, width: columns }).catch(() => {});
   };
   if (context.stdout.isTTY !== true) return { [Symbol.dispose]: () => {} };
   send();
@@ -89,7 +97,7 @@ export function followTerminalSize(context: CommandContext, client: BulkheadClie
   return { [Symbol.dispose]: () => void terminal.removeListener('resize', send) };
 }
 
-/** Height and width of the caller's terminal, as `HostConfig.ConsoleSize` wants them. */
+/** Height and width of the caller's terminal, as `ConsoleSize` wants them. */
 export function terminalSize(context: CommandContext): readonly [number, number] | undefined {
   const { rows, columns } = context.stdout as CommandContext['stdout'] & { rows?: number };
   return rows === undefined || columns === undefined ? undefined : [rows, columns];
