@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
 import { busyboxImage, packImages, type TestImage } from './archive.ts';
 
-const BULKHEAD = resolve(import.meta.dirname, '../../bin/bulkhead');
+export const BULKHEAD = resolve(import.meta.dirname, '../../bin/bulkhead');
 const START_TIMEOUT_MS = 30_000;
 /** A daemon has a system's PATH. The test runner's own begins with npm's programs, one of which is named like one of the system's. */
 const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
