@@ -46,14 +46,9 @@ const suites: readonly Suite[] = [
     directory: 'native',
     count: countCargo,
   },
-  ava(
-    'unit',
-    ['test/**/*.test.ts', '!test/e2e/**', '!test/conformance/**', '!test/integration/**'],
-    availableParallelism(),
-  ),
-  ava('integration', ['test/integration/**/*.test.ts'], 1),
+  ava('unit', ['test/**/*.test.ts', '!test/e2e/**'], availableParallelism()),
   // Each file has a daemon and machines of its own.
-  ava('e2e', ['test/e2e/**/*.test.ts', 'test/conformance/**/*.test.ts'], 1),
+  ava('e2e', ['test/e2e/**/*.test.ts'], 1),
 ];
 
 async function run(suite: Suite): Promise<Counts> {

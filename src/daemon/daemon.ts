@@ -77,7 +77,7 @@ export class Daemon {
     );
     const clock = systemClock;
     const events = new EventRing(clock);
-    const machine = await MachineHost.open(settings.accelerator, artifacts.machineFiles);
+    const machine = await MachineHost.open(settings.accelerator, artifacts.machineFiles, dataRoot);
     const store = await ImageStore.open({
       root: dataRoot,
       database,
@@ -138,16 +138,28 @@ export class Daemon {
         insecureRegistries: settings['insecure-registries'],
       }),
     };
+    // The signal ends a start that is under way; a daemon that stands is ended by `stop`, which lets its clients finish.
+    const starting = new AbortController();
+    const onAbort = (): void => starting.abort();
+    signal.addEventListener('abort', onAbort);
     const server = stack.use(
-      await startApiServer({ engine, logger, version: PRODUCT_VERSION, listeners: planListeners(settings) }, signal),
+      await startApiServer(
+        { engine, logger, version: PRODUCT_VERSION, listeners: planListeners(settings) },
+        starting.signal,
+      ),
     );
+    signal.removeEventListener('abort', onAbort);
     // Nobody waits for it, except the end of what it works on.
     const sweeping = images.sweep();
     stack.defer(() => sweeping);
     logger.info({ accelerator: machine.accelerator, problem: machine.problem, kvm: machine.kvm }, 'ready');
     const clearHost = async (): Promise<void> => {
-      await context.layerMounts[Symbol.asyncDispose]();
-      await network.remove();
+      try {
+        await context.layerMounts[Symbol.asyncDispose]();
+        await network.remove();
+      } catch (error) {
+        logger.error({ err: error }, 'cannot take mounts and network off the host');
+      }
     };
     return new Daemon({ server, containers, settings, clearHost, resources: stack.move() });
   }
@@ -155,6 +167,7 @@ export class Daemon {
   /** Graceful: clients first, then what they stood on. Containers keep running unless the settings say otherwise. */
   async stop(): Promise<void> {
     await this.#server.stop({ deadlineMs: STOP_DEADLINE_MS });
+    await this.#containers.settle();
     if (this.#settings['shutdown-containers']) await this.#containers.stopAll();
     // What running containers stand on stays with them; the next daemon takes it up.
     if (!this.#containers.hasRunning()) await this.#clearHost();

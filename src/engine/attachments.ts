@@ -35,7 +35,12 @@ export class Attachments {
       onDetach,
       onClose: () => this.#clients.get(record.id)?.delete(client),
     });
-    const client: Client = { options, streams, keepOpen: !(record.config.StdinOnce ?? false), isConnected: false };
+    const client: Client = {
+      options,
+      streams,
+      keepOpen: (record.config.Tty ?? false) || !(record.config.StdinOnce ?? false),
+      isConnected: false,
+    };
     const clients = this.#clients.get(record.id) ?? new Set<Client>();
     this.#clients.set(record.id, clients);
     clients.add(client);
@@ -52,7 +57,10 @@ export class Attachments {
   /** The container's process stands ready and has not run yet: every waiting client is connected from the first byte on. */
   async connect(containerId: string, sandbox: Sandbox): Promise<void> {
     const waiting = [...(this.#clients.get(containerId) ?? [])].filter((client) => !client.isConnected);
-    await Promise.all(waiting.map((client) => this.#connect(client, containerId, sandbox, 'start')));
+    await Promise.all(
+      // A client that went away meanwhile is no reason for the container not to start.
+      waiting.map((client) => this.#connect(client, containerId, sandbox, 'start').catch(() => client.streams.close())),
+    );
   }
 
   /** The container's output has ended, or it will not start: clients that never got a stream are let go. */

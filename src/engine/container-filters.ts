@@ -19,6 +19,7 @@ const KEYS = new Set([
   'status',
   'volume',
 ]);
+const LONGEST_PATTERN = 128;
 const STATUSES = new Set(['created', 'running', 'paused', 'restarting', 'removing', 'exited', 'dead']);
 
 export interface FilterContext {
@@ -106,9 +107,15 @@ function matches(view: ContainerView, key: string, values: readonly string[], co
 
 /** Docker takes names and ids as regular expressions; a broken one matches literally rather than failing the list. */
 function asPattern(text: string): RegExp {
+  // A pattern is the client's: nested repetitions would keep the daemon's only thread busy for ever.
+  if (text.length > LONGEST_PATTERN || /[*+}]\)?[*+{]|\([^)]*[*+{][^)]*\)[*+{]/.test(text)) return literalPattern(text);
   try {
     return new RegExp(text);
   } catch {
-    return new RegExp(text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+    return literalPattern(text);
   }
+}
+
+function literalPattern(text: string): RegExp {
+  return new RegExp(text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&'));
 }

@@ -6,6 +6,8 @@ import { parseSignal } from '../core/signals.ts';
 import type { ContainerConfig, ContainerCreateRequest, HostConfig } from '../wire/docker/container-config.ts';
 import type { ContainerRecord } from './container-record.ts';
 import type { Isolation, WallFacts } from './engine.ts';
+import { planLogOptions } from './log-options.ts';
+import { securityOptions } from './process-plan.ts';
 
 /** The part of an image's configuration that a container inherits. */
 export interface ImageDefaults {
@@ -157,6 +159,13 @@ function checkConfig(config: ContainerConfig): void {
     );
   }
   if (signal) parseSignal(signal);
+  // It becomes an argument of other programs.
+  if (config.MacAddress && !/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(config.MacAddress)) {
+    throw new EngineError(
+      'invalid-argument',
+      `invalid MAC address '${config.MacAddress}': write it like 02:42:ac:1e:00:05`,
+    );
+  }
   if (config.Hostname && (config.Hostname.length > 64 || /[\s/\0]/.test(config.Hostname))) {
     throw new EngineError(
       'invalid-argument',
@@ -195,6 +204,8 @@ function checkHostConfig(hostConfig: HostConfig, isolation: Isolation): void {
       throw new EngineError('unsupported', `${field} '${value}' is not supported: every container has its own`);
     }
   }
+  securityOptions(hostConfig);
+  planLogOptions(hostConfig);
   const logDriver = hostConfig.LogConfig?.Type;
   if (logDriver && logDriver !== 'json-file' && logDriver !== 'none') {
     throw new EngineError(

@@ -1,6 +1,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { isRunning, transition } from '../core/container-state.ts';
+import { LONGEST_TIMER_MS, settlesWithin } from '../core/deadline.ts';
 import { EngineError } from '../core/errors.ts';
 import { generateName, isContainerName, newId } from '../core/ids.ts';
 import { parseSignal } from '../core/signals.ts';
@@ -10,7 +11,8 @@ import { Attachments } from './attachments.ts';
 import { filterContainers } from './container-filters.ts';
 import { planContainer } from './container-plan.ts';
 import type { ContainerRecord } from './container-record.ts';
-import { containerEvent, ContainerRunner } from './container-runner.ts';
+import { containerEvent } from './container-event.ts';
+import { ContainerRunner } from './container-runner.ts';
 import { containerPaths, toView } from './container-view.ts';
 import type { EngineContext } from './engine-context.ts';
 import type {
@@ -26,6 +28,7 @@ import type {
 } from './engine.ts';
 import { imageDefaults } from './image-defaults.ts';
 import { KeyedLock } from './keyed-lock.ts';
+import { planLogOptions } from './log-options.ts';
 import { readLog } from './log-reader.ts';
 import { Waiters } from './waiters.ts';
 
@@ -38,6 +41,8 @@ export class Containers implements ContainerService {
   readonly #waiters = new Waiters();
   readonly #attachments = new Attachments();
   readonly #runner: ContainerRunner;
+  readonly #restarting = new Set<string>();
+  #isEnding = false;
   readonly #afterRemoval: (imageId: string) => Promise<void>;
 
   /** `afterRemoval` is told of the image of each container that is gone. */
@@ -72,7 +77,17 @@ export class Containers implements ContainerService {
   /** For a daemon that is told to take its containers with it. */
   async stopAll(): Promise<void> {
     const running = this.#context.table.all().filter((record) => isRunning(record.state));
-    await Promise.all(running.map(({ id }) => this.stop(id, { timeoutSeconds: undefined, signal: undefined })));
+    const stops = running.map(({ id }) => this.stop(id, { timeoutSeconds: undefined, signal: undefined }));
+    for (const outcome of await Promise.allSettled(stops)) {
+      if (outcome.status === 'rejected')
+        this.#context.logger.error({ err: outcome.reason as unknown }, 'cannot stop a container');
+    }
+  }
+
+  /** The daemon is about to end: nothing is started any more, and what is under way comes to its end. */
+  async settle(): Promise<void> {
+    this.#isEnding = true;
+    await this.#locks.idle();
   }
 
   /** The daemon ends; containers go on. */
@@ -140,15 +155,18 @@ export class Containers implements ContainerService {
   }
 
   start(nameOrId: string): Promise<'started' | 'already-running'> {
-    return this.#locked(nameOrId, async (record) => {
+    return this.#locked(nameOrId, async ({ id }) => {
+      if (this.#isEnding)
+        throw new EngineError('unavailable', 'the daemon is shutting down and starts nothing any more');
+      const record = await this.#settled(id);
       if (isRunning(record.state)) return 'already-running';
       if (record.state.status !== 'created' && record.state.status !== 'exited') {
-        throw new EngineError('wrong-state', `container ${record.id} is ${record.state.status} and cannot be started`);
+        throw new EngineError('wrong-state', `container ${id} is ${record.state.status} and cannot be started`);
       }
       try {
         await this.#runner.start(record);
       } catch (error) {
-        this.#afterExit(record.id);
+        this.#afterExit(id);
         throw error;
       }
       return 'started';
@@ -159,14 +177,17 @@ export class Containers implements ContainerService {
     nameOrId: string,
     options: { timeoutSeconds: number | undefined; signal: string | undefined },
   ): Promise<'stopped' | 'not-running'> {
-    const record = this.#context.table.find(nameOrId);
+    const record = await this.#afterPending(nameOrId);
     if (!isRunning(record.state)) return 'not-running';
     const signal = parseSignal(options.signal || record.config.StopSignal || 'SIGTERM');
     const timeoutSeconds = options.timeoutSeconds ?? record.config.StopTimeout ?? DEFAULT_STOP_TIMEOUT_SECONDS;
     const gone = this.#runner.gone(record.id);
-    await this.#signal(record, signal);
-    const patience = timeoutSeconds < 0 ? gone.then(() => true) : settles(gone, timeoutSeconds * 1000);
-    if (!(await patience)) {
+    // Not waited for: a guest that does not answer must not keep the time from running out. A process that is ending already refuses it.
+    this.#signal(record, signal).catch((error: unknown) => {
+      this.#context.logger.debug({ err: error, container: record.id }, 'the stop signal was refused');
+    });
+    const isGone = await settlesWithin(gone, timeoutSeconds < 0 ? LONGEST_TIMER_MS : timeoutSeconds * 1000);
+    if (!isGone) {
       this.#context.events.publish(containerEvent(record, 'kill', { signal: '9' }));
       await this.#runner.killAndWait(record);
     }
@@ -179,13 +200,21 @@ export class Containers implements ContainerService {
     options: { timeoutSeconds: number | undefined; signal: string | undefined },
   ): Promise<void> {
     const { id } = this.#context.table.find(nameOrId);
-    await this.stop(id, options);
-    await this.start(id);
+    // The end in the middle of a restart is not the end that `--rm` means.
+    this.#restarting.add(id);
+    try {
+      await this.stop(id, options);
+      await this.start(id);
+    } finally {
+      this.#restarting.delete(id);
+      const record = this.#context.table.get(id);
+      if (record && !isRunning(record.state)) this.#afterExit(id);
+    }
     this.#context.events.publish(containerEvent(this.#context.table.find(id), 'restart'));
   }
 
   async kill(nameOrId: string, signal: string | undefined): Promise<void> {
-    const record = this.#context.table.find(nameOrId);
+    const record = await this.#afterPending(nameOrId);
     if (!isRunning(record.state)) {
       throw new EngineError('wrong-state', `cannot kill container: ${nameOrId}: container ${record.id} is not running`);
     }
@@ -238,7 +267,7 @@ export class Containers implements ContainerService {
   }
 
   async remove(nameOrId: string, options: { force: boolean; removeVolumes: boolean }): Promise<void> {
-    const record = this.#context.table.find(nameOrId);
+    const record = await this.#afterPending(nameOrId);
     if (isRunning(record.state)) {
       if (!options.force) {
         throw new EngineError(
@@ -303,7 +332,7 @@ export class Containers implements ContainerService {
 
   #readLog(record: ContainerRecord, options: LogOptions, signal: AbortSignal = new AbortController().signal): Readable {
     const ended = isRunning(record.state) ? this.#runner.gone(record.id) : Promise.resolve();
-    const maxFiles = Number(record.hostConfig.LogConfig?.Config?.['max-file'] ?? 1);
+    const { maxFiles } = planLogOptions(record.hostConfig);
     const { logPath: path } = containerPaths(this.#context.dataRoot, record.id);
     return Readable.from(readLog({ path, maxFiles, tty: record.config.Tty ?? false, ended }, options, signal), {
       objectMode: false,
@@ -318,7 +347,7 @@ export class Containers implements ContainerService {
   /** A container that its user wants gone with its end (`--rm`) goes now, also when it never started. */
   #afterExit(id: string): void {
     const record = this.#context.table.get(id);
-    if (!record?.hostConfig.AutoRemove) return;
+    if (!record?.hostConfig.AutoRemove || this.#restarting.has(id)) return;
     this.#removeStopped(id).catch((error: unknown) => {
       this.#context.logger.error({ err: error, container: id }, 'cannot remove an ended container');
     });
@@ -327,8 +356,8 @@ export class Containers implements ContainerService {
   #removeStopped(id: string): Promise<void> {
     return this.#locks.run(id, async () => {
       const { table, events, dataRoot } = this.#context;
-      const record = table.get(id);
-      if (!record) return;
+      if (!table.get(id)) return;
+      const record = await this.#settled(id);
       if (record.state.status !== 'removing') {
         const state = transition(record.state, { type: 'removalStarted' });
         if (!state)
@@ -355,6 +384,21 @@ export class Containers implements ContainerService {
     });
   }
 
+  /** The record once what is under way for the container (a start, a removal) is through. */
+  #afterPending(nameOrId: string): Promise<ContainerRecord> {
+    return this.#locked(nameOrId, (record) => Promise.resolve(record));
+  }
+
+  /** The record once nothing is left of a sandbox that has ended: its names on the host are free again. */
+  async #settled(id: string): Promise<ContainerRecord> {
+    const { table } = this.#context;
+    const before = table.get(id);
+    if (before && !isRunning(before.state)) await this.#runner.gone(id).catch(() => undefined);
+    const record = table.get(id);
+    if (!record) throw new EngineError('not-found', `No such container: ${id}`);
+    return record;
+  }
+
   #view(record: ContainerRecord): ContainerView {
     return toView(record, this.#context.dataRoot);
   }
@@ -370,15 +414,3 @@ const ALL_LOGS: LogOptions = {
   timestamps: false,
   details: false,
 };
-
-async function settles(promise: Promise<void>, timeoutMs: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => resolve(false), timeoutMs);
-  });
-  try {
-    return await Promise.race([promise.then(() => true), late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}

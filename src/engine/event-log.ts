@@ -1,3 +1,4 @@
+import { LONGEST_TIMER_MS } from '../core/deadline.ts';
 import { EngineError } from '../core/errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { EngineEvent, EventLog, Filters } from './engine.ts';
@@ -83,7 +84,8 @@ export class EventRing implements EventLog {
     };
     const remainingMs = untilNs === undefined ? undefined : Number((untilNs - this.#clock.realtimeNs()) / 1_000_000n);
     const isPast = remainingMs !== undefined && remainingMs <= 0;
-    const end = remainingMs === undefined || isPast ? undefined : AbortSignal.timeout(remainingMs);
+    const end =
+      remainingMs === undefined || isPast ? undefined : AbortSignal.timeout(Math.min(remainingMs, LONGEST_TIMER_MS));
     const stop = end ? AbortSignal.any([signal, end]) : signal;
     const onStop = (): void => wake();
     if (!isPast) this.#subscribers.add(deliver);

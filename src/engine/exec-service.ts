@@ -6,7 +6,7 @@ import type { Sandbox } from '../sandbox/sandbox.ts';
 import type { SandboxExit } from '../wire/shim.ts';
 import { ClientStreams, parseDetachKeys, type ProcessPlace } from './client-streams.ts';
 import type { ContainerRecord } from './container-record.ts';
-import { containerEvent } from './container-runner.ts';
+import { containerEvent } from './container-event.ts';
 import type { EngineContext } from './engine-context.ts';
 import type { Attachment, ExecRequest, ExecService, ExecStartOptions, ExecView, TerminalSize } from './engine.ts';
 import { encodeStdoutText, execFailureExitCode, execFailureText, planExec } from './exec-plan.ts';

@@ -23,10 +23,11 @@ export interface LogSource {
 export async function* readLog(source: LogSource, options: LogOptions, signal: AbortSignal): AsyncGenerator<Buffer> {
   let isOver = false;
   let wake: () => void = () => undefined;
-  void source.ended.then(() => {
+  const onEnd = (): void => {
     isOver = true;
     wake();
-  });
+  };
+  source.ended.then(onEnd, onEnd);
   signal.addEventListener('abort', () => wake(), { once: true });
   const start = await findStart(source, options.tail);
   for (const part of start.older) yield* filePart(part.path, part.offset, source, options);
@@ -50,6 +51,8 @@ export async function* readLog(source: LogSource, options: LogOptions, signal: A
       if (signal.aborted || !options.follow || wasOver) return;
       const rotated = await isReplaced(file, source.path);
       if (rotated) {
+        // Written to the old file between the last read and its replacement: read that first.
+        if (file && (await file.stat()).size > offset) continue;
         await file?.close();
         file = await openLog(source.path);
         offset = 0;

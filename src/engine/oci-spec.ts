@@ -70,7 +70,11 @@ export function buildSpec(input: SpecInput): object {
         (type) => ({ type }),
       ),
       resources: planCgroup(hostConfig, input.resources, privileged),
-      sysctl: { 'net.ipv4.ip_unprivileged_port_start': '0', ...(hostConfig.Sysctls ?? {}) },
+      sysctl: {
+        'net.ipv4.ip_unprivileged_port_start': '0',
+        'net.ipv4.ping_group_range': '0 2147483647',
+        ...(hostConfig.Sysctls ?? {}),
+      },
       maskedPaths: privileged ? [] : (hostConfig.MaskedPaths ?? MASKED_PATHS),
       readonlyPaths: privileged ? [] : (hostConfig.ReadonlyPaths ?? READONLY_PATHS),
       ...(seccomp ? { seccomp } : {}),

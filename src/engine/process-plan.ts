@@ -1,3 +1,4 @@
+import { EngineError } from '../core/errors.ts';
 import { CAPABILITIES, planCapabilities } from '../core/capabilities.ts';
 import type { ContainerConfig, HostConfig } from '../wire/docker/container-config.ts';
 import type { Isolation } from './engine.ts';
@@ -41,8 +42,8 @@ export function planProcess(input: ProcessInput): object {
     },
     rlimits: (hostConfig.Ulimits ?? []).map((limit) => ({
       type: `RLIMIT_${limit.Name.toUpperCase()}`,
-      soft: limit.Soft,
-      hard: limit.Hard,
+      soft: rlimitValue(limit.Soft),
+      hard: rlimitValue(limit.Hard),
     })),
     noNewPrivileges: securityOptions(hostConfig).noNewPrivileges,
     ...(hostConfig.OomScoreAdj ? { oomScoreAdj: hostConfig.OomScoreAdj } : {}),
@@ -65,12 +66,33 @@ export function availableCapabilities(isolation: Isolation, ofHost: ReadonlySet<
   return isolation === 'vm' ? new Set(CAPABILITIES) : ofHost;
 }
 
-export function securityOptions(hostConfig: HostConfig): { noNewPrivileges: boolean; isSeccompOff: boolean } {
-  const given = new Set(hostConfig.SecurityOpt ?? []);
-  return {
-    noNewPrivileges: given.has('no-new-privileges') || given.has('no-new-privileges:true'),
-    isSeccompOff: given.has('seccomp=unconfined') || given.has('seccomp:unconfined'),
-  };
+/** Docker's -1 is the kernel's RLIM_INFINITY, all 64 bits: more than a number holds exactly, so it is written as it stands. */
+function rlimitValue(value: number): unknown {
+  if (value >= 0) return value;
+  return (JSON as typeof JSON & { rawJSON(text: string): unknown }).rawJSON('18446744073709551615');
+}
+
+export interface SecurityOptions {
+  readonly noNewPrivileges: boolean;
+  readonly isSeccompOff: boolean;
+}
+
+/** Docker's `--security-opt`. One that would have no effect here is refused: its user counts on it. */
+export function securityOptions(hostConfig: HostConfig): SecurityOptions {
+  const found = { noNewPrivileges: false, isSeccompOff: false };
+  for (const option of hostConfig.SecurityOpt ?? []) {
+    const [, name = '', value = ''] = /^([^=:]+)(?:[=:](.*))?$/s.exec(option) ?? [];
+    if (name === 'no-new-privileges' && ['', 'true', 'false'].includes(value))
+      found.noNewPrivileges = value !== 'false';
+    else if (name === 'seccomp' && value === 'unconfined') found.isSeccompOff = true;
+    else if (!(name === 'seccomp' && (value === 'builtin' || value === 'default'))) {
+      throw new EngineError(
+        'unsupported',
+        `security option '${option.slice(0, 80)}' is not supported; there are no-new-privileges, seccomp=unconfined and seccomp=builtin`,
+      );
+    }
+  }
+  return found;
 }
 
 /** Docker's order: what every container has, the container's own, then what is given for this process. */

@@ -2,7 +2,6 @@ import { formatAddress, macAddressFor, type Subnet } from '../core/address-alloc
 import { EngineError } from '../core/errors.ts';
 import { shortId } from '../core/ids.ts';
 import { planResources, type HostResources, type MachineDefaults } from '../core/resources.ts';
-import { parseSize } from '../core/units.ts';
 import {
   PROTOCOL_GENERATION,
   type CreateContainer,
@@ -11,6 +10,7 @@ import {
   type SandboxPort,
 } from '../wire/shim.ts';
 import type { ContainerRecord, SandboxRecord } from './container-record.ts';
+import { planLogOptions } from './log-options.ts';
 import { buildSpec } from './oci-spec.ts';
 
 /** Everything of the host that a container's sandbox is built from. Pure data: gathered before the plan is made. */
@@ -99,10 +99,10 @@ export function planCreateContainer(input: SandboxPlanInput): CreateContainer {
     }),
     rootfs: { layers: input.layers, writablePath: input.writablePath, readOnly: hostConfig.ReadonlyRootfs ?? false },
     stdin: config.OpenStdin ?? false,
-    stdinOnce: config.StdinOnce ?? false,
+    stdinOnce: (config.StdinOnce ?? false) && !config.Tty,
     ...(config.Tty && height > 0 && width > 0 ? { terminalSize: { height, width } } : {}),
     files: planFiles(input),
-    log: planLog(input),
+    log: { path: input.logPath, ...planLogOptions(hostConfig) },
     user: config.User ?? '',
     additionalGroups: hostConfig.GroupAdd ?? [],
     ephemeral: hostConfig.AutoRemove ?? false,
@@ -161,24 +161,6 @@ function planResolvConf(hostConfig: ContainerRecord['hostConfig'], inherited: st
     ...(options?.length ? [`options ${options.join(' ')}`] : []),
   ];
   return `${[...kept, ...added].join('\n')}\n`;
-}
-
-function planLog(input: SandboxPlanInput): CreateContainer['log'] {
-  const { Type: driver, Config: options } = input.record.hostConfig.LogConfig ?? {};
-  const maxSize = options?.['max-size'];
-  const maxFiles = Number(options?.['max-file'] ?? 1);
-  if (!Number.isInteger(maxFiles) || maxFiles < 1) {
-    throw new EngineError(
-      'invalid-argument',
-      `log option max-file=${options?.['max-file']}: write a whole number from 1`,
-    );
-  }
-  return {
-    driver: driver || 'json-file',
-    path: input.logPath,
-    maxSizeBytes: maxSize && maxSize !== '-1' ? parseSize(maxSize) : 0,
-    maxFiles,
-  };
 }
 
 /** The endpoint of a sandbox on the default network. */

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { EngineError } from '../core/errors.ts';
@@ -26,6 +27,8 @@ export class MachineHost {
   readonly #config: Omit<MachineConfig, 'vcpus' | 'memoryBytes' | 'uid' | 'cgroupPath' | 'driver'> | undefined;
   readonly #problem: string | undefined;
   readonly #uids = new Map<number, string>();
+  /** Where the search for a free one begins: apart from that of another daemon on the same host. */
+  readonly #firstUid: number;
 
   private constructor(options: {
     accelerator: 'kvm' | 'tcg';
@@ -33,7 +36,9 @@ export class MachineHost {
     files: MachineFiles;
     qemuPath: string | undefined;
     problem: string | undefined;
+    scope: string;
   }) {
+    this.#firstUid = createHash('sha256').update(options.scope).digest().readUInt16BE(0);
     this.accelerator = options.accelerator;
     this.kvm = options.kvm;
     this.scratchTemplatePath = options.files.scratchTemplatePath;
@@ -51,8 +56,8 @@ export class MachineHost {
           };
   }
 
-  /** Probes the host. With `kvm` a host that cannot run an unmodified guest is an error that says why. */
-  static async open(choice: AcceleratorChoice, files: MachineFiles): Promise<MachineHost> {
+  /** Probes the host; `scope` tells daemons on one host apart (the data root). With `kvm` a host that cannot run an unmodified guest is an error that says why. */
+  static async open(choice: AcceleratorChoice, files: MachineFiles, scope: string): Promise<MachineHost> {
     const kvm = await probeKvm();
     if (choice === 'kvm' && !kvm.usable) {
       throw new EngineError('unavailable', `--accelerator kvm: ${kvm.message}`, { details: { reason: kvm.reason } });
@@ -60,7 +65,7 @@ export class MachineHost {
     const qemuPath = await findProgram('qemu-system-x86_64');
     const problem = await findProblem(qemuPath, files);
     const accelerator = choice === 'tcg' || !kvm.usable ? 'tcg' : 'kvm';
-    return new MachineHost({ accelerator, kvm, files, qemuPath, problem });
+    return new MachineHost({ accelerator, kvm, files, qemuPath, problem, scope });
   }
 
   /** Why no machine can be made here, with the remedy; undefined when one can. */
@@ -85,7 +90,8 @@ export class MachineHost {
 
   /** A user id that no other machine of ours has. */
   allocateUid(owner: string): number {
-    for (let uid = FIRST_UID; uid < FIRST_UID + UID_COUNT; uid++) {
+    for (let step = 0; step < UID_COUNT; step++) {
+      const uid = FIRST_UID + ((this.#firstUid + step) % UID_COUNT);
       if (this.#uids.has(uid)) continue;
       this.#uids.set(uid, owner);
       return uid;

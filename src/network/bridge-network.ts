@@ -135,7 +135,7 @@ export class BridgeNetwork {
   /** Takes bridge and firewall off the host; the network itself stays known. */
   async remove(): Promise<void> {
     await deleteLink(this.bridgeName);
-    if (this.#made) await removeFirewall(firewallTable(this.#interfacePrefix));
+    await removeFirewall(firewallTable(this.#interfacePrefix));
     this.#made = undefined;
   }
 

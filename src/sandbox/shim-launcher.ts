@@ -1,7 +1,7 @@
 import { mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EngineError, systemErrorCode } from '../core/errors.ts';
-import { spawnDetached } from '../platform/detached-process.ts';
+import { spawnDetached, type DetachedProcess } from '../platform/detached-process.ts';
 import { exitFileSchema, readinessSchema, type SandboxConfig, type SandboxExit } from '../wire/shim.ts';
 import { ShimClient, shimError } from './shim-client.ts';
 import type { Sandbox, SandboxLauncher } from './sandbox.ts';
@@ -22,14 +22,14 @@ export class ShimLauncher implements SandboxLauncher {
     await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
     await rm(join(config.stateDir, 'exit.json'), { force: true });
     const log = await open(join(config.stateDir, 'shim.log'), 'w', 0o600);
+    let shim: DetachedProcess | undefined;
     try {
       // The argument is for people and for the leak check: it says in the process list whose shim this is.
-      const shim = spawnDetached(this.#shimPath, [config.runtimeDir], log.fd);
+      shim = spawnDetached(this.#shimPath, [config.runtimeDir], log.fd);
       const answer = await shim.converse(JSON.stringify(config), READY_TIMEOUT_MS);
       const readiness = readinessSchema.safeParse(safeJson(answer));
       if (readiness.success && 'ready' in readiness.data)
         return new ShimClient(config.id, socketPath(config.runtimeDir));
-      shim.kill();
       if (readiness.success) throw shimError(answer);
       const tail = await readTail(join(config.stateDir, 'shim.log'));
       throw new EngineError(
@@ -37,6 +37,8 @@ export class ShimLauncher implements SandboxLauncher {
         `the shim of sandbox ${config.id} ended before it was ready${tail && `: ${tail}`}`,
       );
     } catch (error) {
+      // Whatever it is doing: without a connection to it nobody would ever end it.
+      shim?.kill();
       await rm(config.runtimeDir, { recursive: true, force: true });
       throw error;
     } finally {
@@ -50,7 +52,9 @@ export class ShimLauncher implements SandboxLauncher {
       await client.status();
       return client;
     } catch (error) {
-      if (error instanceof EngineError && error.code === 'unavailable') return undefined;
+      // Only these say that nobody is there; anything else (no descriptors left, an overloaded host) says nothing of the shim.
+      const cause = error instanceof EngineError ? systemErrorCode(error.cause) : '';
+      if (cause === 'ENOENT' || cause === 'ECONNREFUSED') return undefined;
       throw error;
     }
   }

@@ -96,6 +96,7 @@ for (const wall of walls) {
       'one',
     ]);
     await daemon.docker(['start', 'one']);
+    await daemon.until(['logs', 'one'], /up\nbye\nup/);
     await daemon.docker(['kill', 'one']);
     const waited = await daemon.docker(['wait', 'one']);
     const logs = await daemon.docker(['logs', 'one']);

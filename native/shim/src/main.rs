@@ -87,6 +87,8 @@ fn tell(mut ready: File, answer: &impl serde::Serialize) {
 fn run(config: &SandboxConfig, ready: File) -> ExitCode {
     // Fails if we lead a session already, which is what is wanted.
     let _ = nix::unistd::setsid();
+    let runtime_dir = Path::new(&config.runtime_dir);
+    let identity = runtime_dir::identify(runtime_dir);
     let outcome = prepare_process(config).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|cause| Failure::new(FailureCode::Internal, format!("tokio: {cause}")))
@@ -104,7 +106,7 @@ fn run(config: &SandboxConfig, ready: File) -> ExitCode {
         }
     };
     os::leave(config);
-    if let Err(cause) = runtime_dir::remove(Path::new(&config.runtime_dir)) {
+    if let Err(cause) = identity.and_then(|identity| runtime_dir::remove(runtime_dir, identity)) {
         eprintln!("cannot remove {}: {cause}", config.runtime_dir);
     }
     code

@@ -5,10 +5,26 @@ use std::io::Result;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Removes a directory and what is in it, but nothing of another file system: a mount that is left in it is not entered.
-pub fn remove(directory: &Path) -> Result<()> {
-    let device = fs::symlink_metadata(directory)?.dev();
-    remove_on(directory, device)
+/// Which directory a path led to when the shim began.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// The directory that is at the path now.
+pub fn identify(directory: &Path) -> Result<Identity> {
+    let facts = fs::symlink_metadata(directory)?;
+    Ok(Identity { device: facts.dev(), inode: facts.ino() })
+}
+
+/// Removes a directory and what is in it, but nothing of another file system: a mount that is left in it is not entered. A directory that has
+/// taken its place meanwhile (the container runs again, with another shim) is left alone.
+pub fn remove(directory: &Path, identity: Identity) -> Result<()> {
+    if identify(directory)? != identity {
+        return Ok(());
+    }
+    remove_on(directory, identity.device)
 }
 
 fn remove_on(directory: &Path, device: u64) -> Result<()> {

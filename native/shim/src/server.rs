@@ -288,7 +288,8 @@ async fn stdin(
             return Ok(response);
         }
     }
-    if process.stdin_once || (complete && !keep) {
+    // A terminal's input has no end: who leaves it may come back.
+    if !process.terminal && (process.stdin_once || (complete && !keep)) {
         sandbox.close_stdin(key).await?;
     }
     Ok(no_content())

@@ -1,0 +1,131 @@
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseDigest } from '../core/digest.ts';
+import { EngineError } from '../core/errors.ts';
+import { newId, shortId } from '../core/ids.ts';
+import type { PortRequest } from '../core/ports.ts';
+import { killAndRemoveCgroup } from '../platform/cgroups.ts';
+import { copySparse } from '../platform/ffi/files.ts';
+import type { CreateContainer } from '../wire/shim.ts';
+import type { ContainerRecord, SandboxRecord } from './container-record.ts';
+import { containerPaths } from './container-view.ts';
+import type { EngineContext } from './engine-context.ts';
+import { availableCapabilities } from './process-plan.ts';
+import { planEndpoint, type SandboxPlanInput } from './sandbox-plan.ts';
+
+/** What a sandbox takes of the host: reserved before it is made, made for it, taken up again after the daemon's death, and given back. */
+export class SandboxHost {
+  readonly #context: EngineContext;
+
+  constructor(context: EngineContext) {
+    this.#context = context;
+  }
+
+  /** Reserves an address and a user id. Nothing is made yet: this is the intent that goes to disk first. */
+  reserve(record: ContainerRecord): SandboxRecord {
+    const { network, execRoot, interfacePrefix, machine } = this.#context;
+    const mode = record.hostConfig.NetworkMode ?? network.name;
+    const wantsNetwork = mode !== 'none';
+    if (wantsNetwork && mode !== network.name && mode !== network.id) {
+      throw new EngineError('not-found', `network ${mode} not found`);
+    }
+    const address = wantsNetwork ? network.allocate() : undefined;
+    return {
+      runtimeDir: join(execRoot, 's', shortId(record.id)),
+      cgroupPath: `bulkhead/${record.id}`,
+      ports: {},
+      phases: [],
+      ...(record.isolation === 'vm' ? { uid: machine.allocateUid(record.id) } : {}),
+      ...(address === undefined
+        ? {}
+        : {
+            network: planEndpoint({
+              containerId: record.id,
+              networkId: network.id,
+              networkName: network.name,
+              endpointId: newId(),
+              address,
+              gateway: network.gateway,
+              subnet: network.subnet,
+              wall: record.isolation,
+              interfacePrefix,
+              macAddress: record.config.MacAddress ?? undefined,
+            }),
+          }),
+    };
+  }
+
+  /** A sandbox that an earlier daemon made keeps what it has. */
+  reserveAgain(record: ContainerRecord, sandbox: SandboxRecord): void {
+    if (sandbox.network) this.#context.network.reserve(sandbox.network.ipv4Address);
+    if (sandbox.uid !== undefined) this.#context.machine.reserveUid(sandbox.uid, record.id);
+  }
+
+  /** Makes what the sandbox stands on (network, layers, writable part), and gathers all that its plan needs. */
+  async prepare(
+    record: ContainerRecord,
+    sandbox: SandboxRecord,
+    ports: readonly PortRequest[],
+  ): Promise<SandboxPlanInput> {
+    const { images, machine, network, dataRoot } = this.#context;
+    const paths = containerPaths(dataRoot, record.id);
+    const writablePath = paths.writablePath(record.isolation);
+    const image = images.get(parseDigest(record.imageId));
+    if (!image) {
+      const { imageId, name } = record;
+      throw new EngineError('not-found', `image ${imageId} of container ${name} is gone; create the container anew`);
+    }
+    const { layers: unpacked } = await images.rootfs(image);
+    if (sandbox.network) await network.ensure();
+    return {
+      record,
+      sandbox,
+      stateDir: paths.stateDir,
+      logPath: paths.logPath,
+      writablePath,
+      layers: await this.#prepareRoot(record, unpacked, writablePath),
+      host: this.#context.host,
+      machineDefaults: this.#context.machineDefaults,
+      machine: record.isolation === 'vm' ? machine.config() : undefined,
+      runcPath: this.#context.runcPath,
+      bridge: sandbox.network ? { name: network.bridgeName, mtu: network.mtu } : undefined,
+      resolvConf: await network.resolvConf(),
+      availableCapabilities: availableCapabilities(record.isolation, this.#context.hostCapabilities),
+      ports,
+      hostCgroupVersion: this.#context.hostCgroupVersion,
+    };
+  }
+
+  /** Gives back what the sandbox had, and removes what outlives a shim that was killed. The reservations go last: until then they are in use. */
+  async giveBack(sandbox: SandboxRecord): Promise<void> {
+    const { network, machine } = this.#context;
+    await rm(sandbox.runtimeDir, { recursive: true, force: true });
+    // Empty after an orderly end; after a shim was killed its processes may still be in it.
+    await killAndRemoveCgroup(sandbox.cgroupPath);
+    if (sandbox.network) network.release(sandbox.network.ipv4Address);
+    if (sandbox.uid !== undefined) machine.releaseUid(sandbox.uid);
+  }
+
+  async #prepareRoot(
+    record: ContainerRecord,
+    unpacked: readonly { imagePath: string; sizeBytes: number; diffId: string }[],
+    writablePath: string,
+  ): Promise<CreateContainer['rootfs']['layers']> {
+    if (record.isolation === 'vm') {
+      await this.#ensureScratch(writablePath);
+      return unpacked.map(({ imagePath, sizeBytes }) => ({ imagePath, sizeBytes, mountPath: '' }));
+    }
+    await mkdir(join(writablePath, 'upper'), { recursive: true, mode: 0o755 });
+    await mkdir(join(writablePath, 'work'), { recursive: true, mode: 0o700 });
+    return await this.#context.layerMounts.mount(unpacked);
+  }
+
+  async #ensureScratch(path: string): Promise<void> {
+    try {
+      await copySparse({ source: this.#context.machine.scratchTemplatePath, target: path, mode: 0o600 });
+    } catch (error) {
+      // Started before: its disk is there, with what the container wrote.
+      if (!(error instanceof EngineError && error.code === 'conflict')) throw error;
+    }
+  }
+}
