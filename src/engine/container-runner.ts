@@ -71,9 +71,22 @@ export class ContainerRunner {
       const planned = this.#host.reserve(record);
       // The intent goes to disk before the first effect, so that whatever is left after a crash has an owner.
       this.#context.table.update({ ...record, sandbox: planned });
-      await this.#launch(record, planned, (made) => {
+      const onMade = (made: Sandbox): void => {
         sandbox = made;
-      });
+      };
+      try {
+        await this.#launch(record, planned, onMade);
+      } catch (error) {
+        if (!isBootFailure(error)) throw error;
+        // On a crowded host an emulated kernel can miss its timer while it measures it, and gives up: it deserves a second try.
+        this.#context.logger.warn(
+          { err: error, container: record.id },
+          'the machine did not come up; trying once more',
+        );
+        await endSandbox(sandbox);
+        await this.#host.clear(planned);
+        await this.#launch(record, planned, onMade);
+      }
     } catch (error) {
       await this.#startFailed(record, sandbox, toEngineError(error, `cannot start container ${shortId(record.id)}`));
     }
@@ -298,6 +311,11 @@ export class ContainerRunner {
     const { sandbox: _gone, ...rest } = current;
     table.update(rest);
   }
+}
+
+/** The machine ended before its agent answered: nothing of the container has run yet. */
+function isBootFailure(error: unknown): boolean {
+  return error instanceof EngineError && error.details['shimCode'] === 'machine-failed';
 }
 
 async function endSandbox(sandbox: Sandbox | undefined): Promise<void> {

@@ -99,11 +99,16 @@ export class SandboxHost {
   /** Gives back what the sandbox had, and removes what outlives a shim that was killed. The reservations go last: until then they are in use. */
   async giveBack(sandbox: SandboxRecord): Promise<void> {
     const { network, machine } = this.#context;
+    await this.clear(sandbox);
+    if (sandbox.network) network.release(sandbox.network.ipv4Address);
+    if (sandbox.uid !== undefined) machine.releaseUid(sandbox.uid);
+  }
+
+  /** Removes what a sandbox has left, and keeps its reservations. */
+  async clear(sandbox: SandboxRecord): Promise<void> {
     await rm(sandbox.runtimeDir, { recursive: true, force: true });
     // Empty after an orderly end; after a shim was killed its processes may still be in it.
     await killAndRemoveCgroup(sandbox.cgroupPath);
-    if (sandbox.network) network.release(sandbox.network.ipv4Address);
-    if (sandbox.uid !== undefined) machine.releaseUid(sandbox.uid);
   }
 
   async #prepareRoot(
