@@ -350,7 +350,9 @@ fn open_directory(path: &Path) -> std::io::Result<File> {
 
 fn remove_bundle(bundle: &Path) {
     mounts::unmount_below(bundle);
-    if let Err(cause) = crate::runtime_dir::identify(bundle).and_then(|identity| crate::runtime_dir::remove(bundle, identity)) {
+    if let Err(cause) =
+        crate::runtime_dir::identify(bundle).and_then(|identity| crate::runtime_dir::remove(bundle, identity))
+    {
         eprintln!("cannot remove {}: {cause}", bundle.display());
     }
 }
