@@ -1,5 +1,6 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { EngineError } from '../core/errors.ts';
 import { firewallTable } from '../network/bridge-network.ts';
 import { cgroupDirectories } from '../platform/cgroups.ts';
 import { runProgram } from '../platform/exec.ts';
@@ -158,7 +159,7 @@ async function otherShims(scope: LeakScope): Promise<string[]> {
 
 async function firewallLeaks(scope: LeakScope): Promise<Leak[]> {
   const table = firewallTable(scope.interfacePrefix);
-  const text = await runProgram('nft', ['list', 'tables'], { purpose: 'list the firewall tables' }).catch(() => '');
+  const text = await listTables();
   if (!text.split('\n').includes(`table inet ${table}`)) return [];
   const bridge = `${scope.interfacePrefix}0`;
   const exists = await readlink(`/sys/class/net/${bridge}`).then(
@@ -166,6 +167,16 @@ async function firewallLeaks(scope: LeakScope): Promise<Leak[]> {
     () => false,
   );
   return exists ? [] : [{ kind: 'firewall table', name: `inet ${table}`, why: `its bridge ${bridge} does not exist` }];
+}
+
+/** Without nft on the host there can be no table of ours; any other failure must not pass for "none". */
+async function listTables(): Promise<string> {
+  try {
+    return await runProgram('nft', ['list', 'tables'], { purpose: 'list the firewall tables' });
+  } catch (error) {
+    if (error instanceof EngineError && error.code === 'unavailable') return '';
+    throw error;
+  }
 }
 
 async function runtimeLeaks(scope: LeakScope, living: ReadonlySet<string>): Promise<Leak[]> {

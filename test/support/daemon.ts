@@ -146,14 +146,18 @@ export class TestDaemon implements AsyncDisposable {
   }
 
   async leaks(): Promise<string> {
-    const { stdout } = await run(BULKHEAD, [
-      'doctor',
-      '--leaks',
-      ...['--data-root', this.dataRoot],
-      ...['--exec-root', this.execRoot],
-      ...['--bridge-prefix', this.bridgePrefix],
-      ...['--host', `unix://${this.socketPath}`],
-    ]);
+    const { stdout } = await run(
+      BULKHEAD,
+      [
+        'doctor',
+        '--leaks',
+        ...['--data-root', this.dataRoot],
+        ...['--exec-root', this.execRoot],
+        ...['--bridge-prefix', this.bridgePrefix],
+        ...['--host', `unix://${this.socketPath}`],
+      ],
+      { env: { PATH: SYSTEM_PATH } },
+    );
     return stdout;
   }
 
