@@ -96,6 +96,8 @@ test.serial('without QEMU the vm wall says what is missing, and the other wall s
   // A PATH with everything that the daemon needs but QEMU.
   const tools = `/tmp/bh-tools-${process.pid}`;
   await mkdir(tools, { recursive: true });
+  // The daemon needs them to its very end.
+  t.teardown(() => run('rm', ['-rf', tools]));
   await run('sh', [
     '-c',
     `PATH=/usr/sbin:/usr/bin:/sbin:/bin; for p in runc nft sh readlink dirname; do ln -sf "$(command -v $p)" ${tools}/$p; done`,
@@ -107,7 +109,6 @@ test.serial('without QEMU the vm wall says what is missing, and the other wall s
   const machine = await daemon.docker(['run', '--rm', '--isolation', 'vm', 'busybox', 'true']);
   const namespaces = await daemon.docker(['run', '--rm', '--isolation', 'os', 'busybox', 'echo', 'works']);
 
-  await run('rm', ['-rf', tools]);
   t.is(machine.code, 125);
   t.regex(
     machine.stderr,
