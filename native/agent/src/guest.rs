@@ -3,8 +3,10 @@
 
 use crate::failure::{Doing, Result, internal, invalid};
 use crate::interface;
+use crate::moments::Moments;
 use bulkhead_protocol::GuestIdentity;
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use std::os::fd::AsRawFd;
@@ -26,9 +28,10 @@ struct PoolInfo {
 }
 
 /// Applies all of it.
-pub(crate) async fn apply(identity: &GuestIdentity) -> Result<()> {
+pub(crate) async fn apply(identity: &GuestIdentity, moments: &mut Moments) -> Result<()> {
     if !identity.entropy.is_empty() {
         add_entropy(&parse_entropy(&identity.entropy)?)?;
+        moments.mark("guest-entropy");
     }
     if identity.realtime_ns != 0 {
         let time = TimeSpec::from_duration(Duration::from_nanos(identity.realtime_ns));
@@ -43,9 +46,23 @@ pub(crate) async fn apply(identity: &GuestIdentity) -> Result<()> {
         }
         std::fs::write("/run/machine-id", format!("{}\n", identity.machine_id)).doing(|| "/run/machine-id")?;
     }
+    if identity.network.is_none() {
+        // Every machine has an interface. Without a network nobody is to see it: the agent, which needs none, and all that it
+        // starts move to where it is not.
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET).doing(|| "network namespace")?;
+    }
     interface::bring_loopback_up()?;
+    if let Some(network) = &identity.network {
+        interface::configure(network).await?;
+    }
+    moments.mark("guest-network");
+    Ok(())
+}
+
+/// Undoes what the next identity would not replace.
+pub(crate) fn forget(identity: &GuestIdentity) -> Result<()> {
     match &identity.network {
-        Some(network) => interface::configure(network).await,
+        Some(network) => interface::take_down(&network.interface),
         None => Ok(()),
     }
 }

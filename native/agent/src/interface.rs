@@ -59,6 +59,17 @@ pub(crate) async fn configure(network: &Network) -> Result<()> {
     Ok(())
 }
 
+/// Takes the interface down, and its address and routes with it.
+pub(crate) fn take_down(name: &str) -> Result<()> {
+    let control = control_socket()?;
+    let mut request = request_for(name);
+    request.ifr_ifru.ifru_addr = socket_address(Ipv4Addr::UNSPECIFIED);
+    ioctl(&control, libc::SIOCSIFADDR, &request).doing(|| format!("{name}: giving its address up"))?;
+    let mut request = request_for(name);
+    request.ifr_ifru.ifru_flags = 0;
+    ioctl(&control, libc::SIOCSIFFLAGS, &request).doing(|| format!("{name}: taking it down"))
+}
+
 fn control_socket() -> Result<OwnedFd> {
     socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).doing(|| "control socket")
 }

@@ -46,6 +46,13 @@ pub(crate) fn add_partition(device: &OwnedFd, number: i32, start_bytes: u64, siz
     }
 }
 
+/// Removes partition `number`; one that is still in use stays until its place is wanted.
+pub(crate) fn delete_partition(device: &OwnedFd, number: i32) {
+    let mut partition =
+        Partition { start: 0, length: 0, number, device_name: [0; 64], volume_name: [0; 64] };
+    let _ = change(device, DELETE_PARTITION, &mut partition);
+}
+
 fn change(device: &OwnedFd, operation: i32, partition: &mut Partition) -> nix::Result<()> {
     let argument = Argument { operation, flags: 0, data_length: size_of::<Partition>() as i32, data: partition };
     // SAFETY: the argument points to a partition that lives through the call.

@@ -1,10 +1,13 @@
 //! HTTP: a request → what the sandbox is asked → an answer.
 
 use crate::failure::{Result, invalid};
+use crate::moments::Moments;
 use crate::output::OutputReader;
 use crate::process::Process;
 use crate::sandbox::Sandbox;
-use bulkhead_protocol::{CreateContainer, CreateProcess, Failure, FailureCode, Kill, Resize, StopSandbox};
+use bulkhead_protocol::{
+    CreateContainer, CreateProcess, Failure, FailureCode, Kill, MOMENTS_HEADER, RemoveContainer, Resize, StopSandbox,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming};
@@ -78,9 +81,19 @@ async fn dispatch(sandbox: &Rc<Sandbox>, request: Request<Incoming>) -> Result<R
             Ok(no_content())
         }
         ("POST", ["v1", "containers", id]) => {
+            let mut moments = Moments::new();
             let create: CreateContainer = read_json(request).await?;
-            sandbox.create_container(id, create).await?;
-            Ok(empty(StatusCode::CREATED))
+            sandbox.create_container(id, create, &mut moments).await?;
+            let mut response = empty(StatusCode::CREATED);
+            if let Ok(header) = moments.header().parse() {
+                response.headers_mut().insert(MOMENTS_HEADER, header);
+            }
+            Ok(response)
+        }
+        ("DELETE", ["v1", "containers", id]) => {
+            let remove: RemoveContainer = read_json(request).await?;
+            sandbox.remove_container(id, &remove)?;
+            Ok(no_content())
         }
         ("POST", ["v1", "containers", id, "processes", name]) => {
             let create: CreateProcess = read_json(request).await?;

@@ -4,13 +4,15 @@ use crate::cgroup::{Cgroup, enable_controllers, open_cgroup_of};
 use crate::failure::{Doing, Result, internal, invalid, wrong_state};
 use crate::guest;
 use crate::launch::{Launch, Target, launch};
+use crate::layers::LayerStack;
+use crate::moments::Moments;
 use crate::process::Process;
 use crate::reaper::Reaper;
-use crate::rootfs::{MountedRoot, mount_root};
+use crate::rootfs::MountedRoot;
 use crate::spec::{ProcessSpec, Spec};
 use bulkhead_protocol::{
-    ContainerStatus, CreateContainer, CreateProcess, Failure, FailureCode, GENERATION, INIT, SandboxStatus, Started,
-    StopSandbox,
+    ContainerStatus, CreateContainer, CreateProcess, Failure, FailureCode, GENERATION, GuestIdentity, INIT,
+    RemoveContainer, SandboxStatus, Started, StopSandbox,
 };
 use nix::errno::Errno;
 use std::cell::{Cell, RefCell};
@@ -46,6 +48,10 @@ pub(crate) struct Sandbox {
     settings: Settings,
     reaper: Reaper,
     containers: RefCell<BTreeMap<String, Option<Rc<Container>>>>,
+    /// Layers that are mounted for the next container.
+    kept_layers: RefCell<Option<LayerStack>>,
+    /// What the guest is now.
+    identity: RefCell<Option<GuestIdentity>>,
     controllers_enabled: Cell<bool>,
     stopping: Cell<bool>,
 }
@@ -57,6 +63,8 @@ impl Sandbox {
             settings,
             reaper: Reaper::default(),
             containers: RefCell::default(),
+            kept_layers: RefCell::default(),
+            identity: RefCell::default(),
             controllers_enabled: Cell::new(false),
             stopping: Cell::new(false),
         }
@@ -68,7 +76,12 @@ impl Sandbox {
     }
 
     /// Makes a container up to its first process, which waits for its start.
-    pub(crate) async fn create_container(self: &Rc<Self>, id: &str, request: CreateContainer) -> Result<()> {
+    pub(crate) async fn create_container(
+        self: &Rc<Self>,
+        id: &str,
+        request: CreateContainer,
+        moments: &mut Moments,
+    ) -> Result<()> {
         check_name(id)?;
         let slot = {
             let mut containers = self.containers.borrow_mut();
@@ -82,7 +95,7 @@ impl Sandbox {
             containers.insert(id.to_owned(), None);
             containers.len() - 1
         };
-        match self.build_container(id, slot, request).await {
+        match self.build_container(id, slot, request, moments).await {
             Ok(container) => {
                 self.containers.borrow_mut().insert(id.to_owned(), Some(Rc::new(container)));
                 Ok(())
@@ -94,23 +107,46 @@ impl Sandbox {
         }
     }
 
-    async fn build_container(self: &Rc<Self>, id: &str, slot: usize, request: CreateContainer) -> Result<Container> {
+    async fn build_container(
+        self: &Rc<Self>,
+        id: &str,
+        slot: usize,
+        request: CreateContainer,
+        moments: &mut Moments,
+    ) -> Result<Container> {
         let spec = Spec::parse(request.spec)?;
+        moments.mark("guest-parsed");
         if let Some(identity) = &request.guest
             && self.settings.is_pid_1
         {
-            guest::apply(identity).await?;
+            guest::apply(identity, moments).await?;
+            *self.identity.borrow_mut() = Some(identity.clone());
         }
         let mut root = match &self.settings.root_directory {
             Some(_) => None,
-            None => Some(mount_root(slot, &request.rootfs, request.ephemeral).await?),
+            None => {
+                let kept = self.kept_layers.borrow_mut().take();
+                let layers = match kept {
+                    Some(layers) if layers.holds(&request.rootfs.layers) => layers,
+                    other => {
+                        if let Some(other) = other {
+                            other.unmount();
+                        }
+                        LayerStack::mount(slot, &request.rootfs.layers).await?
+                    }
+                };
+                moments.mark("guest-layers");
+                let root = MountedRoot::mount(slot, layers, request.ephemeral).await?;
+                moments.mark("guest-root");
+                Some(root)
+            }
         };
         let root_path = match (&root, &self.settings.root_directory) {
             (Some(root), _) => root.path.clone(),
             (None, Some(directory)) => directory.clone(),
             (None, None) => return Err(internal("root", Errno::ENOENT)),
         };
-        let files = write_files(&format!("{}/files-{id}", self.settings.run_directory), &request.files)?;
+        let files = write_files(&self.files_directory(id), &request.files)?;
         let cgroup = if self.settings.is_pid_1 {
             if !self.controllers_enabled.replace(true) {
                 enable_controllers();
@@ -119,6 +155,7 @@ impl Sandbox {
         } else {
             None
         };
+        moments.mark("guest-cgroup");
         let launched = launch(&Launch {
             target: Target::Init {
                 spec: &spec,
@@ -139,6 +176,7 @@ impl Sandbox {
             Ok(launched) => self.adopt(format!("container {id}"), launched, cgroup.clone(), request.stdin).await,
             Err(failure) => Err(failure),
         };
+        moments.mark("guest-process");
         match made {
             Ok(init) => Ok(Container {
                 namespaces: spec.namespace_flags(),
@@ -147,7 +185,7 @@ impl Sandbox {
                 processes: RefCell::new(HashMap::from([(INIT.to_owned(), init)])),
             }),
             Err(failure) => {
-                if let Some(root) = &mut root {
+                if let Some(root) = root.take() {
                     root.unmount();
                 }
                 if let Some(cgroup) = cgroup {
@@ -156,6 +194,31 @@ impl Sandbox {
                 Err(failure)
             }
         }
+    }
+
+    /// Takes an ended container away, so that the machine fits the next one as if there had been none.
+    pub(crate) fn remove_container(&self, id: &str, request: &RemoveContainer) -> Result<()> {
+        let container = self.container(id)?;
+        if container.process(id, INIT)?.exit().is_none() {
+            return Err(wrong_state(format!("container {id} has not ended")));
+        }
+        self.containers.borrow_mut().remove(id);
+        if let Some(root) = container.root.borrow_mut().take() {
+            if request.keep_layers {
+                *self.kept_layers.borrow_mut() = Some(root.into_layers());
+            } else {
+                root.unmount();
+            }
+        }
+        let _ = std::fs::remove_dir_all(self.files_directory(id));
+        match self.identity.borrow_mut().take() {
+            Some(identity) => guest::forget(&identity),
+            None => Ok(()),
+        }
+    }
+
+    fn files_directory(&self, id: &str) -> String {
+        format!("{}/files-{id}", self.settings.run_directory)
     }
 
     /// Watches a new child and waits until it is set up. `cgroup` is given for a container's first process.

@@ -9,7 +9,9 @@
 //! | `GET /v1/sandbox` | → [`SandboxStatus`] |
 //! | `POST /v1/sandbox/stop` | [`StopSandbox`] → 204 when the machine or namespaces are gone (agent: acknowledged, then power-off) |
 //! | `POST /v1/sandbox/release` | shim only: the daemon has read the exit records; the shim ends once its readers are done → 204 when machine, namespaces and ports are gone |
+//! | `POST /v1/sandbox/assign` | shim only: [`Assignment`] → 204; a waiting machine ([`PoolConfig`]) becomes this sandbox |
 //! | `POST /v1/containers/{id}` | [`CreateContainer`] → 201 once the root file system and the init process stand ready |
+//! | `DELETE /v1/containers/{id}` | agent only: [`RemoveContainer`] → 204; an ended container's mounts and network are gone, the machine fits the next one |
 //! | `POST /v1/containers/{id}/processes/{process}` | [`CreateProcess`] → 201; a further process (exec) in a running container |
 //! | `POST …/processes/{process}/start` | → [`Started`]; `init` is the container's own process |
 //! | `POST …/processes/{process}/kill` | [`Kill`] → 204 |
@@ -29,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Grows with each addition to this file that a peer must know of.
-pub const GENERATION: u32 = 1;
+pub const GENERATION: u32 = 2;
 
 /// The name of a container's own process in paths.
 pub const INIT: &str = "init";
@@ -49,6 +51,9 @@ pub const PREAMBLE_BYTES: usize = 16;
 /// been broken off in the middle of a frame: one largest frame (256 KiB) and its header. Without them the agent may take
 /// the preamble for the rest of that frame. The first session of a port needs none.
 pub const FILLER_BYTES: usize = (256 << 10) + 64;
+
+/// Header of the agent's answer to `POST /v1/containers/{id}`: when its steps ended, `name=nanoseconds,…` since it had read the request.
+pub const MOMENTS_HEADER: &str = "x-moments";
 
 /// First half of the preamble.
 pub const PREAMBLE_MAGIC: &[u8; 8] = b"BULKHEAD";
@@ -84,6 +89,9 @@ pub struct SandboxConfig {
     /// Host ports held by the shim and forwarded to the sandbox's address.
     #[serde(default)]
     pub ports: Vec<PortBinding>,
+    /// vm wall: the machine is made ready and then waits for its assignment; `hostname`, `network` and `ports` come with that.
+    #[serde(default)]
+    pub pool: Option<PoolConfig>,
     /// The wall and what it needs.
     #[serde(flatten)]
     pub wall: WallConfig,
@@ -103,6 +111,61 @@ pub enum WallConfig {
         /// Where runc is, and the namespaces' limits.
         os: OsConfig,
     },
+    /// No sandbox: a machine is booted, saved before its first session, and ended; readiness is told once it is saved.
+    Template {
+        /// The machine; its `template` says where to.
+        machine: MachineConfig,
+    },
+}
+
+/// A machine's saved state: two files that belong together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineTemplate {
+    /// Guest RAM, sparse, as long as the machine's RAM. Clones map it privately.
+    pub ram_path: String,
+    /// Devices and CPUs, a stream of the driver's own format.
+    pub state_path: String,
+}
+
+/// A machine that waits for its container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolConfig {
+    /// A container that is run and removed before the machine waits: under emulation, code that has run once is translated.
+    pub warm_up: CreateContainer,
+    /// How many times it is run.
+    pub rounds: u32,
+    /// The layers of the warm-up are those of the containers to come, and stay mounted.
+    #[serde(default)]
+    pub keep_layers: bool,
+    /// A machine that is not ready after this long is given up.
+    pub deadline_ms: u64,
+}
+
+/// Body of `POST /v1/sandbox/assign`: what a waiting machine lacked of a [`SandboxConfig`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// As in [`SandboxConfig::state_dir`]; what was in the waiting machine's own is written on here.
+    pub state_dir: String,
+    /// As in [`SandboxConfig::hostname`].
+    pub hostname: String,
+    /// As in [`SandboxConfig::network`]; `host_interface` is the machine's tap.
+    #[serde(default)]
+    pub network: Option<Network>,
+    /// As in [`SandboxConfig::ports`].
+    #[serde(default)]
+    pub ports: Vec<PortBinding>,
+}
+
+/// Body of `DELETE /v1/containers/{id}`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemoveContainer {
+    /// The layers stay mounted for the next container, which must have the same ones.
+    #[serde(default)]
+    pub keep_layers: bool,
 }
 
 /// A machine, as the shim builds it.
@@ -132,6 +195,12 @@ pub struct MachineConfig {
     pub uid: u32,
     /// Host cgroup of the machine process, relative to each hierarchy's root, for example `bulkhead/<id>`.
     pub cgroup_path: String,
+    /// Name of the tap in the machine's network slot, at most 15 bytes, made from the sandbox's id. A sandbox without a network has the
+    /// device too (a saved machine fits every container), connected to nothing and out of its containers' sight.
+    pub tap_name: String,
+    /// Start from this saved state instead of booting.
+    #[serde(default)]
+    pub template: Option<MachineTemplate>,
 }
 
 /// Needs of the wall of namespaces.
@@ -232,7 +301,7 @@ pub struct Rootfs {
 }
 
 /// One layer, an EROFS image.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Layer {
     /// Path of the EROFS image on the host (vm wall; the agent ignores it).
@@ -256,7 +325,7 @@ pub struct GuestIdentity {
     pub hostname: String,
     /// 32 hex digits.
     pub machine_id: String,
-    /// The interface, or none.
+    /// The interface, or none: then the containers see the loopback only.
     #[serde(default)]
     pub network: Option<Network>,
 }
@@ -354,7 +423,7 @@ pub struct Exit {
 pub struct SandboxStatus {
     /// [`GENERATION`] of the answerer.
     pub generation: u32,
-    /// `starting`, `running`, `stopped`.
+    /// `warming` and `waiting` (a pooled machine), `starting`, `running`, `stopped`.
     pub state: String,
     /// Process id of the shim.
     pub shim_pid: u32,

@@ -9,6 +9,9 @@
 //! closes the sandbox down by itself. It ends after `POST /v1/sandbox/release` once all answers are out, or when no
 //! client has been connected for 10 s, and removes its runtime directory. SIGTERM stops the sandbox with 10 s of grace.
 //!
+//! A pooled machine ([`vm`]) is ready when it waits, and gets ports, network and names with its assignment; a template is no sandbox:
+//! a machine is booted, saved and ended.
+//!
 //! If it is killed by force, its mounts, its ports, its tap and an unused network namespace go with it, and the machine
 //! process gets SIGKILL. What remains: the processes of containers on the host's kernel (found by the cgroup that the spec
 //! names; with the last of them go their mounts, network namespace and veth pair), that cgroup, and the files of the
@@ -21,6 +24,7 @@ pub mod network;
 pub mod os;
 pub mod output;
 pub mod phases;
+pub mod priority;
 pub mod process;
 pub mod reaper;
 pub mod runtime_dir;

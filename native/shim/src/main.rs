@@ -1,13 +1,13 @@
 //! Entry point of the shim: reads its config, prepares the sandbox, says that it is ready, serves, and ends.
 
-use bulkhead_protocol::{Failure, FailureCode, SandboxConfig, WallConfig};
+use bulkhead_protocol::{Failure, FailureCode, MachineConfig, SandboxConfig, WallConfig};
 use bulkhead_shim::network::{self, ports::HeldPorts};
 use bulkhead_shim::phases::Phases;
 use bulkhead_shim::reaper::Reaper;
 use bulkhead_shim::sandbox::Sandbox;
 use bulkhead_shim::server::{self, Activity};
 use bulkhead_shim::wall::{ActiveWall, WallContext};
-use bulkhead_shim::{os, runtime_dir};
+use bulkhead_shim::{os, priority, runtime_dir, vm};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::FromRawFd;
@@ -118,11 +118,17 @@ fn prepare_process(config: &SandboxConfig) -> Result<(), Failure> {
     match config.wall {
         // Before any thread is there.
         WallConfig::Os { .. } => os::enter_mount_namespace(),
-        WallConfig::Vm { .. } => Ok(()),
+        WallConfig::Vm { .. } | WallConfig::Template { .. } => Ok(()),
     }
 }
 
 async fn run_sandbox(config: &SandboxConfig, ready: File) -> ExitCode {
+    if let WallConfig::Template { machine } = &config.wall {
+        return make_template(config, machine, ready).await;
+    }
+    if config.pool.is_some() {
+        priority::step_back();
+    }
     let activity = Activity::default();
     let phases = Phases::default();
     phases.mark("shim-started");
@@ -135,8 +141,16 @@ async fn run_sandbox(config: &SandboxConfig, ready: File) -> ExitCode {
         }
     };
     phases.mark("shim-ready");
-    tell(ready, &serde_json::json!({ "ready": true }));
     let server = tokio::spawn(server::serve(listener, sandbox.clone(), activity.clone()));
+    // A pooled machine is ready when it waits.
+    match sandbox.warmed().await {
+        Ok(()) => tell(ready, &serde_json::json!({ "ready": true })),
+        Err(failure) => {
+            let _ = sandbox.stop(Duration::ZERO).await;
+            tell(ready, &failure);
+            return ExitCode::FAILURE;
+        }
+    }
     let terminated = until_the_end(&sandbox, &activity).await;
     server.abort();
     if terminated {
@@ -145,6 +159,27 @@ async fn run_sandbox(config: &SandboxConfig, ready: File) -> ExitCode {
     activity.closing.send_replace(true);
     let _ = tokio::time::timeout(LAST_WORDS, activity.connections.none()).await;
     ExitCode::SUCCESS
+}
+
+/// Boots a machine, saves it, and ends it. Everything that it makes on the host but the two files ends with it.
+async fn make_template(config: &SandboxConfig, machine: &MachineConfig, ready: File) -> ExitCode {
+    let made = async {
+        let reaper = Reaper::start().map_err(|cause| {
+            Failure::new(FailureCode::Internal, format!("template {}: cannot become a reaper: {cause}", config.id))
+        })?;
+        let network = network::prepare(config)?;
+        vm::make_template(config, machine, WallContext { phases: Phases::default(), reaper, network }).await
+    };
+    match made.await {
+        Ok(()) => {
+            tell(ready, &serde_json::json!({ "ready": true }));
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            tell(ready, &failure);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn prepare(config: &SandboxConfig, phases: &Phases) -> Result<(Sandbox, UnixListener), Failure> {

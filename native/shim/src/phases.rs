@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// At most this many moments are kept: a sandbox lives long, its start does not.
 const PHASES_MAX: usize = 64;
+/// A guest's names are not trusted.
+const PHASE_NAME_BYTES_MAX: usize = 32;
 
 /// A list of moments, shared by all parts of the shim; a clone is another handle of the same list.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +20,26 @@ impl Phases {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if list.len() < PHASES_MAX && list.iter().all(|phase| phase.name != name) {
             list.push(Phase { name: name.to_owned(), monotonic_ns });
+        }
+    }
+
+    /// Forgets what was, and begins with `name` now: a machine that waited is taken into use.
+    pub fn begin(&self, name: &str) {
+        let first = Phase { name: name.to_owned(), monotonic_ns: monotonic_ns() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = vec![first];
+    }
+
+    /// Records moments that another clock took, as nanoseconds after `begin_ns` of this one: `name=ns,name=ns`.
+    pub fn take_moments(&self, begin_ns: u64, moments: &str) {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, after) in moments.split(',').filter_map(|part| part.split_once('=')) {
+            let known = list.iter().any(|phase| phase.name == name);
+            let (Ok(after), false, true, true) =
+                (after.parse::<u64>(), known, list.len() < PHASES_MAX, name.len() <= PHASE_NAME_BYTES_MAX)
+            else {
+                continue;
+            };
+            list.push(Phase { name: name.to_owned(), monotonic_ns: begin_ns.saturating_add(after) });
         }
     }
 

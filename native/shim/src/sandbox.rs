@@ -5,9 +5,9 @@ use crate::json_log::JsonLog;
 use crate::network::ports::HeldPorts;
 use crate::phases::{Phases, realtime_ns};
 use crate::process::{Process, ProcessState};
-use crate::wall::{ActiveWall, ProcessKey};
+use crate::wall::{ActiveWall, PoolState, ProcessKey};
 use bulkhead_protocol::{
-    ContainerStatus, CreateContainer, CreateProcess, Exit, Failure, FailureCode, GENERATION, SandboxConfig,
+    Assignment, ContainerStatus, CreateContainer, CreateProcess, Exit, Failure, FailureCode, GENERATION, SandboxConfig,
     SandboxStatus, Started,
 };
 use bytes::Bytes;
@@ -36,7 +36,7 @@ pub struct Sandbox(Arc<Inner>);
 struct Inner {
     wall: ActiveWall,
     phases: Phases,
-    record: ExitRecord,
+    record: Mutex<ExitRecord>,
     /// Serialises writers of the record.
     record_lock: tokio::sync::Mutex<()>,
     ports: Mutex<Option<HeldPorts>>,
@@ -60,7 +60,7 @@ impl Sandbox {
         let sandbox = Self(Arc::new(Inner {
             wall,
             phases,
-            record: ExitRecord::new(Path::new(&config.state_dir)),
+            record: Mutex::new(ExitRecord::new(Path::new(&config.state_dir))),
             record_lock: tokio::sync::Mutex::default(),
             ports: Mutex::new(Some(ports)),
             state: Mutex::new(state),
@@ -83,10 +83,12 @@ impl Sandbox {
             .filter(|((_, process), _)| process == bulkhead_protocol::INIT)
             .filter_map(|((container, _), process)| Some((container.clone(), container_status(process.as_ref()?))))
             .collect();
-        let name = match (*self.0.ended.borrow(), containers.is_empty()) {
-            (true, _) => "stopped",
-            (false, true) => "starting",
-            (false, false) => "running",
+        let name = match (*self.0.ended.borrow(), self.0.wall.pool_state(), containers.is_empty()) {
+            (true, ..) => "stopped",
+            (false, Some(PoolState::Warming), _) => "warming",
+            (false, Some(PoolState::Waiting), _) => "waiting",
+            (false, None, true) => "starting",
+            (false, None, false) => "running",
         };
         SandboxStatus {
             generation: GENERATION,
@@ -97,6 +99,27 @@ impl Sandbox {
             ports: state.ports.clone(),
             phases: self.0.phases.list(),
         }
+    }
+
+    /// Waits until a pooled machine waits; returns at once for any other sandbox.
+    pub async fn warmed(&self) -> Result<(), Failure> {
+        self.0.wall.warmed().await
+    }
+
+    /// Makes a waiting machine the sandbox of the assignment: ports are held, the network is joined, the CPUs run.
+    pub async fn assign(&self, assignment: &Assignment) -> Result<(), Failure> {
+        self.0.phases.begin("assign-requested");
+        let address = assignment.network.as_ref().map(|network| network.ipv4_address.as_str());
+        let ports = HeldPorts::hold(&assignment.ports, address)?;
+        self.0.wall.assign(assignment).await?;
+        let state_dir = Path::new(&assignment.state_dir);
+        // A record of an earlier run of the same container would be taken for this one's.
+        let _ = std::fs::remove_file(state_dir.join("exit.json"));
+        *self.0.record.lock().unwrap_or_else(PoisonError::into_inner) = ExitRecord::new(state_dir);
+        self.lock().ports = ports.bindings().to_vec();
+        *self.lock_ports() = Some(ports);
+        self.0.phases.mark("assigned");
+        Ok(())
     }
 
     /// Creates a container and its init process.
@@ -268,7 +291,7 @@ impl Sandbox {
             inits.filter_map(|process| Some((process.key.container.clone(), process.exit()?))).collect()
         };
         exits.insert(container.to_owned(), exit.clone());
-        let record = self.0.record.clone();
+        let record = self.0.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let written = tokio::task::spawn_blocking(move || record.write(exits)).await;
         if let Err(cause) = written.unwrap_or_else(|cause| Err(std::io::Error::other(cause))) {
             eprintln!("container {container}: cannot record its exit {exit:?}: {cause}");

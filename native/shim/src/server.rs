@@ -187,6 +187,10 @@ async fn route(
             sandbox.stop(Duration::from_millis(stop.deadline_ms)).await?;
             Ok(no_content())
         }
+        (&Method::POST, ["v1", "sandbox", "assign"]) => {
+            sandbox.assign(&body(request).await?).await?;
+            Ok(no_content())
+        }
         (&Method::POST, ["v1", "sandbox", "release"]) => {
             if sandbox.status().containers.values().any(|container| container.state != "exited") {
                 let message = "a container of this sandbox has not ended: stop it first";

@@ -8,7 +8,9 @@ use crate::os::OsWall;
 use crate::phases::Phases;
 use crate::reaper::Reaper;
 use crate::vm::VmWall;
-use bulkhead_protocol::{CreateContainer, CreateProcess, Exit, Failure, Resize, SandboxConfig, Started, WallConfig};
+use bulkhead_protocol::{
+    Assignment, CreateContainer, CreateProcess, Exit, Failure, FailureCode, Resize, SandboxConfig, Started, WallConfig,
+};
 use bytes::Bytes;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -58,12 +60,19 @@ pub struct WallContext {
 /// The host's side of the sandbox's network, made before the wall is started.
 #[derive(Debug)]
 pub enum NetworkHandle {
-    /// None was asked for (vm wall: no device at all).
-    None,
-    /// The tap, IFF_NO_PI and IFF_VNET_HDR, already a port of the bridge and up; not persistent: closing ends it.
+    /// The tap, IFF_NO_PI and IFF_VNET_HDR, of a network already a port of its bridge and up; not persistent: closing ends it.
     Tap(OwnedFd),
     /// A network namespace, made and configured; closing its last reference ends it.
     Namespace(OwnedFd),
+}
+
+/// What a pooled machine does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolState {
+    /// It runs its warm-up.
+    Warming,
+    /// Its CPUs stand still until it is assigned.
+    Waiting,
 }
 
 /// A started wall. All methods may be called at the same time from several tasks, and take `&self`.
@@ -91,6 +100,33 @@ impl ActiveWall {
                 VmWall::start(config, machine, context).await.map(|wall| Self::Vm(Box::new(wall)))
             }
             WallConfig::Os { os } => OsWall::start(config, os, context).await.map(|wall| Self::Os(Box::new(wall))),
+            WallConfig::Template { .. } => {
+                Err(Failure::new(FailureCode::InvalidRequest, "a template is no sandbox: it cannot hold containers"))
+            }
+        }
+    }
+
+    /// Waits until a pooled machine waits for its assignment.
+    pub async fn warmed(&self) -> Result<(), Failure> {
+        match self {
+            Self::Vm(wall) => wall.warmed().await,
+            Self::Os(_) => Ok(()),
+        }
+    }
+
+    /// What a pooled machine without assignment does; none for all others.
+    pub fn pool_state(&self) -> Option<PoolState> {
+        match self {
+            Self::Vm(wall) => wall.pool_state(),
+            Self::Os(_) => None,
+        }
+    }
+
+    /// Makes a waiting machine the sandbox of the assignment. `WrongState` for anything else.
+    pub async fn assign(&self, assignment: &Assignment) -> Result<(), Failure> {
+        match self {
+            Self::Vm(wall) => wall.assign(assignment).await,
+            Self::Os(_) => Err(Failure::new(FailureCode::WrongState, "this sandbox has its assignment already")),
         }
     }
 

@@ -8,6 +8,8 @@ mod netlink;
 pub mod ports;
 mod tap;
 
+pub use tap::join;
+
 use crate::wall::NetworkHandle;
 use bulkhead_protocol::{Failure, FailureCode, SandboxConfig, WallConfig};
 use nix::net::if_::if_nametoindex;
@@ -15,8 +17,11 @@ use nix::net::if_::if_nametoindex;
 /// Makes what the sandbox's wall needs: a tap, or a network namespace with its end of a veth pair.
 pub fn prepare(config: &SandboxConfig) -> Result<NetworkHandle, Failure> {
     match (&config.wall, &config.network) {
-        (WallConfig::Vm { .. }, None) => Ok(NetworkHandle::None),
-        (WallConfig::Vm { .. }, Some(network)) => tap::create(network).map(NetworkHandle::Tap),
+        (WallConfig::Vm { machine } | WallConfig::Template { machine }, network) => {
+            let tap = tap::create(&machine.tap_name)?;
+            network.as_ref().map_or(Ok(()), join)?;
+            Ok(NetworkHandle::Tap(tap))
+        }
         (WallConfig::Os { .. }, network) => namespace::create(network.as_ref()).map(NetworkHandle::Namespace),
     }
 }

@@ -15,10 +15,8 @@ nix::ioctl_write_ptr_bad!(
     libc::ifreq
 );
 
-/// Makes the tap, joins it to the bridge, and brings it up. It lives as long as the descriptor.
-pub fn create(network: &Network) -> Result<OwnedFd, Failure> {
-    let name = network.host_interface.as_str();
-    let bridge = bridge_index(&network.bridge)?;
+/// Makes a tap, down and connected to nothing. It lives as long as the descriptor.
+pub fn create(name: &str) -> Result<OwnedFd, Failure> {
     let tap = OpenOptions::new()
         .read(true)
         .write(true)
@@ -39,9 +37,15 @@ pub fn create(network: &Network) -> Result<OwnedFd, Failure> {
     // SAFETY: the descriptor is the tun device, the pointer is to a filled ifreq that lives over the call.
     unsafe { tun_set_interface(tap.as_raw_fd(), &raw const request) }
         .map_err(|cause| network_failure(&format!("make tap {name}"), &cause))?;
+    Ok(tap.into())
+}
+
+/// Joins a network's tap to its bridge, and brings it up.
+pub fn join(network: &Network) -> Result<(), Failure> {
+    let name = network.host_interface.as_str();
+    let bridge = bridge_index(&network.bridge)?;
     let link = if_nametoindex(name).map_err(|cause| network_failure(&format!("find tap {name}"), &cause))?;
     RouteSocket::open()
         .and_then(|mut socket| socket.join_bridge(link, bridge, network.mtu))
-        .map_err(|cause| network_failure(&format!("join tap {name} to {}", network.bridge), &cause))?;
-    Ok(tap.into())
+        .map_err(|cause| network_failure(&format!("join tap {name} to {}", network.bridge), &cause))
 }

@@ -1,6 +1,8 @@
 //! Client of the guest agent: the protocol over HTTP/2 on a console port.
 
-use bulkhead_protocol::{Failure, FailureCode, PREAMBLE_BYTES, PREAMBLE_MAGIC};
+use bulkhead_protocol::{
+    CreateContainer, Failure, FailureCode, MOMENTS_HEADER, PREAMBLE_BYTES, PREAMBLE_MAGIC, RemoveContainer,
+};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -96,6 +98,22 @@ impl Agent {
     pub async fn tell(&self, path: &str, body: &impl Serialize) -> Result<(), CallError> {
         let bytes = serde_json::to_vec(body).map_err(|error| CallError::Broken(error.to_string()))?;
         let answer = self.open(Method::POST, path, full(bytes)).await?;
+        read(answer).await.map(drop)
+    }
+
+    /// Builds a container; tells the moments of its steps, as the agent's header has them.
+    pub async fn create_container(&self, path: &str, request: &CreateContainer) -> Result<String, CallError> {
+        let bytes = serde_json::to_vec(request).map_err(|error| CallError::Broken(error.to_string()))?;
+        let answer = self.open(Method::POST, path, full(bytes)).await?;
+        let moments = answer.headers().get(MOMENTS_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        read(answer).await?;
+        Ok(moments.unwrap_or_default())
+    }
+
+    /// Takes an ended container away.
+    pub async fn remove_container(&self, path: &str, request: &RemoveContainer) -> Result<(), CallError> {
+        let bytes = serde_json::to_vec(request).map_err(|error| CallError::Broken(error.to_string()))?;
+        let answer = self.open(Method::DELETE, path, full(bytes)).await?;
         read(answer).await.map(drop)
     }
 

@@ -1,6 +1,7 @@
 //! QEMU's command line, as a pure function of the machine.
 
 use crate::vm::slots::{self, LAYERS_NODE, LAYERS_SERIAL, PLACEHOLDER_BYTES, SCRATCH_NODE, SCRATCH_SERIAL};
+use crate::vm::ram_file::RAM_IN_JAIL;
 use bulkhead_protocol::{AGENT_PORT, FILES_PORT, MachineConfig};
 use std::os::fd::RawFd;
 
@@ -11,6 +12,9 @@ pub const INITRAMFS_IN_JAIL: &str = "/boot/initramfs";
 
 /// Upper bound of the translator's code cache, bytes. It is touched lazily: 32, 64 and 1024 MiB took the same memory for short runs.
 pub const TRANSLATION_CACHE_BYTES: u64 = 256 << 20;
+
+/// Id of the agent's console port in the monitor's events.
+pub const AGENT_DEVICE: &str = "agent-port";
 
 /// Descriptor set of the console; those of the disks count from 1.
 const CONSOLE_SET: usize = 1000;
@@ -25,9 +29,23 @@ pub struct MachineFds {
     pub monitor: RawFd,
     /// Serial console.
     pub console: RawFd,
-    /// The tap and the interface's MAC address.
-    pub tap: Option<(RawFd, String)>,
+    /// The tap.
+    pub tap: RawFd,
 }
+
+/// How a machine comes to its first state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// It boots.
+    Boot,
+    /// It boots, in RAM that is a file, and is saved.
+    BootToSave,
+    /// Its RAM is a private mapping of a template's, its state is loaded.
+    Restore,
+}
+
+/// MAC address of a machine that is nobody's yet (locally administered); the agent sets the container's.
+const NOBODYS_MAC: &str = "02:00:00:00:00:01";
 
 /// Whether the machine runs in software emulation.
 pub fn is_emulated(machine: &MachineConfig) -> bool {
@@ -58,10 +76,16 @@ pub fn kernel_command_line(machine: &MachineConfig, tsc_khz: Option<u64>) -> Str
 }
 
 /// All arguments, without the program's name.
-pub fn qemu_arguments(machine: &MachineConfig, fds: &MachineFds, tsc_khz: Option<u64>) -> Vec<String> {
+pub fn qemu_arguments(
+    machine: &MachineConfig,
+    fds: &MachineFds,
+    beginning: Beginning,
+    tsc_khz: Option<u64>,
+) -> Vec<String> {
     let mut list: Vec<String> = Vec::with_capacity(80);
     let mut add = |option: &str, value: String| list.extend([option.to_owned(), value]);
-    add("-M", "microvm,acpi=on,pcie=off,usb=off,rtc=on,pit=on,x-option-roms=off,auto-kernel-cmdline=off".into());
+    let memory = if beginning == Beginning::Boot { "" } else { ",memory-backend=ram" };
+    add("-M", format!("microvm,acpi=on,pcie=off,usb=off,rtc=on,pit=on,x-option-roms=off,auto-kernel-cmdline=off{memory}"));
     add(
         "-accel",
         if is_emulated(machine) {
@@ -73,9 +97,18 @@ pub fn qemu_arguments(machine: &MachineConfig, fds: &MachineFds, tsc_khz: Option
     add("-cpu", machine.cpu_model.clone());
     add("-smp", machine.vcpus.to_string());
     add("-m", format!("{}M", machine.memory_bytes / MIB));
-    add("-kernel", KERNEL_IN_JAIL.into());
-    add("-initrd", INITRAMFS_IN_JAIL.into());
-    add("-append", kernel_command_line(machine, tsc_khz));
+    if beginning != Beginning::Boot {
+        let share = if beginning == Beginning::Restore { "off" } else { "on" };
+        let size = machine.memory_bytes / MIB;
+        add("-object", format!("memory-backend-file,id=ram,size={size}M,mem-path={RAM_IN_JAIL},share={share}"));
+    }
+    if beginning == Beginning::Restore {
+        add("-incoming", "defer".into());
+    } else {
+        add("-kernel", KERNEL_IN_JAIL.into());
+        add("-initrd", INITRAMFS_IN_JAIL.into());
+        add("-append", kernel_command_line(machine, tsc_khz));
+    }
     // Legacy virtio is the default of virtio-mmio.
     add("-global", "virtio-mmio.force-legacy=false".into());
     add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into());
@@ -91,26 +124,25 @@ pub fn qemu_arguments(machine: &MachineConfig, fds: &MachineFds, tsc_khz: Option
     // Port 0 is reserved for a console that the guest kernel would open itself.
     add("-device", format!("virtio-serial-device,bus={},id=ports,max_ports=3", slots::bus(slots::CONSOLE)));
     add("-chardev", format!("socket,id=agent,fd={}", fds.agent));
-    add("-device", format!("virtserialport,bus=ports.0,nr=1,chardev=agent,name={AGENT_PORT}"));
+    add("-device", format!("virtserialport,bus=ports.0,nr=1,chardev=agent,id={AGENT_DEVICE},name={AGENT_PORT}"));
     add("-chardev", "null,id=files".into());
     add("-device", format!("virtserialport,bus=ports.0,nr=2,chardev=files,name={FILES_PORT}"));
 
     for (node, read_only) in [(LAYERS_NODE, "on"), (SCRATCH_NODE, "off")] {
+        let empty = slots::empty_node(node);
         add(
             "-blockdev",
             format!(
-                "driver=null-co,node-name={node}-empty,size={PLACEHOLDER_BYTES},read-zeroes=on,read-only={read_only}"
+                "driver=null-co,node-name={empty},size={PLACEHOLDER_BYTES},read-zeroes=on,read-only={read_only}"
             ),
         );
-        add("-blockdev", format!("driver=raw,node-name={node},file={node}-empty,read-only={read_only}"));
+        add("-blockdev", format!("driver=raw,node-name={node},file={empty},read-only={read_only}"));
     }
     let disk = |slot, node, serial| format!("virtio-blk-device,bus={},drive={node},serial={serial}", slots::bus(slot));
     add("-device", disk(slots::LAYERS, LAYERS_NODE, LAYERS_SERIAL));
     add("-device", disk(slots::SCRATCH, SCRATCH_NODE, SCRATCH_SERIAL));
-    if let Some((fd, mac)) = &fds.tap {
-        add("-netdev", format!("tap,id=network,fd={fd}"));
-        add("-device", format!("virtio-net-device,bus={},netdev=network,mac={mac}", slots::bus(slots::NETWORK)));
-    }
+    add("-netdev", format!("tap,id=network,fd={}", fds.tap));
+    add("-device", format!("virtio-net-device,bus={},netdev=network,mac={NOBODYS_MAC}", slots::bus(slots::NETWORK)));
     add("-object", "rng-builtin,id=entropy".into());
     add("-device", format!("virtio-rng-device,bus={},rng=entropy", slots::bus(slots::ENTROPY)));
     list.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
@@ -134,6 +166,8 @@ mod tests {
             cpu_model: "max".into(),
             uid: 90_000,
             cgroup_path: "bulkhead/x".into(),
+            tap_name: "bhtx".into(),
+            template: None,
         }
     }
 
@@ -149,17 +183,20 @@ mod tests {
     }
 
     #[test]
-    fn the_slots_are_the_same_with_and_without_a_network() {
-        let fds = |tap| MachineFds { agent: 10, monitor: 11, console: 12, tap };
+    fn a_saved_machine_and_its_clones_have_the_same_devices() {
+        let fds = MachineFds { agent: 10, monitor: 11, console: 12, tap: 13 };
+        let of = |beginning| qemu_arguments(&machine("tcg"), &fds, beginning, None);
         let devices = |arguments: &[String]| -> Vec<String> {
             arguments.iter().filter(|word| word.contains("bus=virtio-mmio-bus.")).cloned().collect()
         };
 
-        let without = devices(&qemu_arguments(&machine("tcg"), &fds(None), None));
-        let mut with = devices(&qemu_arguments(&machine("tcg"), &fds(Some((13, "02:42:ac:11:00:02".into()))), None));
-        with.retain(|device| !device.starts_with("virtio-net-device,bus=virtio-mmio-bus.2,"));
+        let (booted, saved, restored) = (of(Beginning::Boot), of(Beginning::BootToSave), of(Beginning::Restore));
 
-        assert_eq!(with, without);
-        assert!(without.iter().all(|device| !device.contains("virtio-mmio-bus.0")), "transport 0 never interrupts");
+        assert_eq!(devices(&booted), devices(&saved));
+        assert_eq!(devices(&saved), devices(&restored));
+        assert!(devices(&booted).iter().all(|device| !device.contains("virtio-mmio-bus.0")), "0 never interrupts");
+        assert!(saved.iter().any(|word| word.ends_with("mem-path=/ram,share=on")), "{saved:?}");
+        assert!(restored.iter().any(|word| word.ends_with("mem-path=/ram,share=off")), "{restored:?}");
+        assert!(!restored.contains(&"-kernel".to_owned()), "{restored:?}");
     }
 }

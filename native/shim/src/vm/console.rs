@@ -62,32 +62,67 @@ impl Tail {
     }
 }
 
+/// The file of a tail; a clone is another handle of the same.
+#[derive(Clone, Default)]
+pub struct TailFile(Arc<Mutex<Place>>);
+
+#[derive(Default)]
+struct Place {
+    path: Option<PathBuf>,
+    file: Option<File>,
+    written: usize,
+}
+
+impl TailFile {
+    /// It is made when there is something to write.
+    pub fn new(path: PathBuf) -> Self {
+        Self(Arc::new(Mutex::new(Place { path: Some(path), ..Place::default() })))
+    }
+
+    /// Goes on in another file, which begins with what is kept.
+    pub fn move_to(&self, path: PathBuf, tail: &Tail) {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = Place { path: Some(path), ..Place::default() };
+        let kept = tail.copy();
+        if !kept.is_empty() {
+            place.append(&kept, tail);
+        }
+    }
+
+    fn append(&self, chunk: &[u8], tail: &Tail) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).append(chunk, tail);
+    }
+}
+
+impl Place {
+    fn append(&mut self, chunk: &[u8], tail: &Tail) {
+        let Some(path) = &self.path else { return };
+        if self.file.is_none() {
+            // No console file is no reason to stop a machine.
+            self.file = OpenOptions::new().create(true).write(true).truncate(true).open(path).ok();
+        }
+        let Some(file) = &mut self.file else { return };
+        if self.written + chunk.len() > 2 * tail.limit {
+            let kept = tail.copy();
+            let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&kept));
+            self.written = kept.len();
+        } else {
+            let _ = file.write_all(chunk);
+            self.written += chunk.len();
+        }
+    }
+}
+
 /// Reads a stream to its end into the tail, and into a file that is written anew from the tail at twice its length.
-pub fn keep_tail<R>(mut stream: R, tail: Tail, path: Option<PathBuf>) -> JoinHandle<()>
+pub fn keep_tail<R>(mut stream: R, tail: Tail, file: TailFile) -> JoinHandle<()>
 where
     R: AsyncRead + Unpin + Send + 'static,
 {
     tokio::spawn(async move {
-        let mut file: Option<File> = None;
-        let mut written = 0;
         let mut buffer = vec![0; 16 << 10];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            let chunk = &buffer[..count];
-            tail.push(chunk);
-            let Some(path) = &path else { continue };
-            if file.is_none() {
-                // No console file is no reason to stop a machine.
-                file = OpenOptions::new().create(true).write(true).truncate(true).open(path).ok();
-            }
-            let Some(file) = &mut file else { continue };
-            if written + count > 2 * tail.limit {
-                let kept = tail.copy();
-                let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&kept));
-                written = kept.len();
-            } else {
-                let _ = file.write_all(chunk);
-                written += count;
-            }
+            tail.push(&buffer[..count]);
+            file.append(&buffer[..count], &tail);
         }
     })
 }
@@ -104,7 +139,7 @@ mod tests {
         let text: Vec<u8> = (0..5000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
         let tail = Tail::new(1000);
 
-        keep_tail(std::io::Cursor::new(text), tail.clone(), Some(path.clone())).await.unwrap();
+        keep_tail(std::io::Cursor::new(text), tail.clone(), TailFile::new(path.clone())).await.unwrap();
 
         let file = std::fs::read(&path).unwrap();
         std::fs::remove_dir_all(&directory).unwrap();

@@ -2,8 +2,8 @@
 
 use crate::vm::layers;
 use crate::vm::monitor::Monitor;
-use crate::vm::slots::{LAYERS_NODE, SCRATCH_NODE};
-use bulkhead_protocol::{Failure, FailureCode, Rootfs};
+use crate::vm::slots::{self, LAYERS_NODE, SCRATCH_NODE};
+use bulkhead_protocol::{Failure, FailureCode, Layer, Rootfs};
 use serde_json::{Value, json};
 use std::os::fd::AsFd as _;
 use tokio::sync::Mutex;
@@ -16,25 +16,39 @@ const FIRST_LAYER_SET: usize = 3;
 /// The disk slots of one machine.
 pub struct Disks {
     monitor: Monitor,
-    /// Id of the container that has them. Locked over an assignment.
-    owner: Mutex<Option<String>>,
+    /// Who has them. Locked over an assignment.
+    owner: Mutex<Owner>,
+}
+
+#[derive(Default)]
+struct Owner {
+    container: Option<String>,
+    /// How many layers it has.
+    has_layers: usize,
+    /// Layers that stay in their slot although nobody has it.
+    kept_layers: Option<Vec<Layer>>,
 }
 
 impl Disks {
     /// Slots that are still empty.
     pub fn new(monitor: Monitor) -> Self {
-        Self { monitor, owner: Mutex::new(None) }
+        Self { monitor, owner: Mutex::default() }
     }
 
-    /// Gives the slots to a container, for the rest of the machine's life. The guest may be running.
+    /// Gives the slots to a container. The guest may be running. A container whose layers are in their slot already gets the scratch
+    /// disk only.
     pub async fn assign(&self, container: &str, rootfs: &Rootfs, ephemeral: bool) -> Result<(), Failure> {
         let mut owner = self.owner.lock().await;
-        if let Some(owner) = &*owner {
+        if let Some(owner) = &owner.container {
             let message =
                 format!("container {container} cannot join this machine: its disk slots belong to container {owner}");
             return Err(Failure::new(FailureCode::WrongState, message));
         }
-        let images = layers::open_layers(rootfs)?;
+        let images = if owner.kept_layers.take_if(|kept| *kept == rootfs.layers).is_some() {
+            Vec::new()
+        } else {
+            layers::open_layers(rootfs)?
+        };
         let scratch = layers::open_scratch(rootfs)?;
 
         self.monitor.add_fd(scratch.as_fd(), SCRATCH_SET).await?;
@@ -53,8 +67,41 @@ impl Disks {
             swaps.push(raw_node(LAYERS_NODE, "layers-disk", true));
         }
         self.monitor.run("blockdev-reopen", json!({ "options": swaps })).await?;
-        *owner = Some(container.to_owned());
+        owner.container = Some(container.to_owned());
+        owner.has_layers = rootfs.layers.len();
         Ok(())
+    }
+
+    /// Empties the slots: the container has ended and the guest has nothing of them open. `keep` leaves these layers in theirs.
+    pub async fn release(&self, keep: Option<&[Layer]>) -> Result<(), Failure> {
+        let mut owner = self.owner.lock().await;
+        let layers = std::mem::take(&mut owner.has_layers);
+        owner.container = None;
+        owner.kept_layers = keep.map(<[Layer]>::to_vec);
+        let empties_layers = layers > 0 && keep.is_none();
+        let mut swaps = vec![raw_node(SCRATCH_NODE, &slots::empty_node(SCRATCH_NODE), false)];
+        if empties_layers {
+            swaps.push(raw_node(LAYERS_NODE, &slots::empty_node(LAYERS_NODE), true));
+        }
+        self.monitor.run("blockdev-reopen", json!({ "options": swaps })).await?;
+        self.remove_node("scratch-disk").await?;
+        self.remove_set(SCRATCH_SET).await?;
+        if empties_layers {
+            self.remove_node("layers-disk").await?;
+            self.remove_set(DESCRIPTOR_SET).await?;
+            for index in 0..layers {
+                self.remove_set(FIRST_LAYER_SET + index).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_node(&self, name: &str) -> Result<(), Failure> {
+        self.monitor.run("blockdev-del", json!({ "node-name": name })).await.map(drop)
+    }
+
+    async fn remove_set(&self, set: usize) -> Result<(), Failure> {
+        self.monitor.run("remove-fd", json!({ "fdset-id": set })).await.map(drop)
     }
 
     async fn add_node(&self, name: &str, mut node: Value) -> Result<(), Failure> {

@@ -4,6 +4,7 @@
 //! No process namespace: the machine's user runs nothing else, its root has no /proc, and QEMU's own sandbox denies it to
 //! start processes.
 
+use crate::vm::ram_file;
 use bulkhead_protocol::{Failure, FailureCode};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -50,6 +51,7 @@ pub struct Jail {
     entries: Vec<Entry>,
     cgroup_procs: Vec<OwnedFd>,
     keep: Vec<RawFd>,
+    ram_socket: Option<RawFd>,
     uid: libc::uid_t,
 }
 
@@ -69,6 +71,8 @@ pub struct JailSpec<'a> {
     pub cgroup_procs: Vec<OwnedFd>,
     /// Descriptors that the program inherits; all others but 0, 1 and 2 are closed.
     pub keep: Vec<RawFd>,
+    /// Where the listener for the RAM file's open is sent, if there is such a file.
+    pub ram_socket: Option<RawFd>,
 }
 
 fn failed(message: String) -> Failure {
@@ -163,6 +167,7 @@ impl Jail {
             entries: tree.entries,
             cgroup_procs: spec.cgroup_procs,
             keep: spec.keep,
+            ram_socket: spec.ram_socket,
             uid: spec.uid,
         })
     }
@@ -213,6 +218,9 @@ impl Jail {
         for fd in &self.keep {
             // SAFETY: scalar arguments.
             check(c"keeping a descriptor", unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) })?;
+        }
+        if let Some(socket) = self.ram_socket {
+            ram_file::install(socket).map_err(|error| (c"the RAM file's filter", error))?;
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! A running machine process: how it is made, how it dies, and what is cleaned up after it.
 
 use crate::reaper::Reaper;
-use crate::vm::arguments::{self, INITRAMFS_IN_JAIL, KERNEL_IN_JAIL, MachineFds};
+use crate::vm::arguments::{self, Beginning, INITRAMFS_IN_JAIL, KERNEL_IN_JAIL, MachineFds};
 use crate::vm::cgroup::{CgroupLimits, MachineCgroup};
-use crate::vm::console::{CONSOLE_BYTES_MAX, STDERR_BYTES_MAX, Tail, keep_tail};
+use crate::vm::console::{CONSOLE_BYTES_MAX, STDERR_BYTES_MAX, Tail, TailFile, keep_tail};
 use crate::vm::jail::{self, Jail, JailSpec};
 use crate::vm::monitor::Monitor;
+use crate::vm::ram_file;
 use crate::vm::tsc;
 use crate::wall::NetworkHandle;
 use bulkhead_protocol::{Failure, FailureCode, MachineConfig, SandboxConfig};
@@ -13,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{PipeReader, pipe};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -47,6 +48,8 @@ struct Shared {
     ended: watch::Receiver<Option<End>>,
     /// Why we killed it.
     verdict: OnceLock<String>,
+    console: Tail,
+    console_file: TailFile,
 }
 
 /// A machine process; a clone is another handle of the same.
@@ -70,10 +73,12 @@ fn host_fault(step: &str) -> impl Fn(std::io::Error) -> Failure {
 }
 
 impl Machine {
-    /// Starts the process. It returns once QEMU is executed; whether the guest boots is seen at the agent port.
+    /// Starts the process. It returns once QEMU is executed; whether the guest boots is seen at the agent port. `ram` is the file of a
+    /// beginning that has one.
     pub fn start(
         config: &SandboxConfig,
         machine: &MachineConfig,
+        (beginning, ram): (Beginning, Option<OwnedFd>),
         network: NetworkHandle,
         reaper: &Reaper,
     ) -> Result<(Self, Channels), Failure> {
@@ -81,14 +86,8 @@ impl Machine {
         let program = fs::canonicalize(&machine.qemu_path).map_err(|error| {
             failed(format!("QEMU at {}: {error}; install qemu-system-x86 or set its path", machine.qemu_path))
         })?;
-        let tap = match network {
-            NetworkHandle::Tap(tap) => {
-                let network = config.network.as_ref();
-                let mac = network.map(|network| network.mac_address.clone());
-                Some((tap, mac.ok_or_else(|| failed("a tap was made for a sandbox without a network".into()))?))
-            }
-            NetworkHandle::None => None,
-            NetworkHandle::Namespace(_) => return Err(failed("a machine wants a tap, not a network namespace".into())),
+        let NetworkHandle::Tap(tap) = network else {
+            return Err(failed("a machine wants a tap, not a network namespace".into()));
         };
 
         let (agent, agent_theirs) = socket_pair()?;
@@ -99,15 +98,17 @@ impl Machine {
             agent: agent_theirs.as_raw_fd(),
             monitor: monitor_theirs.as_raw_fd(),
             console: console_theirs.as_raw_fd(),
-            tap: tap.as_ref().map(|(tap, mac)| (tap.as_raw_fd(), mac.clone())),
+            tap: tap.as_raw_fd(),
         };
-
-        let mut keep = vec![fds.agent, fds.monitor, fds.console];
-        keep.extend(fds.tap.as_ref().map(|(fd, _)| *fd));
+        let ram_sockets = match &ram {
+            Some(_) => Some(std::os::unix::net::UnixStream::pair().map_err(host_fault("a socket pair"))?),
+            None => None,
+        };
         let cgroup = MachineCgroup::create(&machine.cgroup_path, limits(machine))?;
         let root = Path::new(&config.runtime_dir).join("machine-root");
         let remains = Remains { cgroup, root };
-        let spawned = remains.spawn(machine, &program, &fds, keep, stderr_theirs.into(), reaper);
+        let ram_socket = ram_sockets.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
+        let spawned = remains.spawn(machine, &program, (beginning, &fds, ram_socket), stderr_theirs.into(), reaper);
         let child = match spawned {
             Ok(child) => child,
             Err(failure) => {
@@ -117,18 +118,32 @@ impl Machine {
             }
         };
         drop((agent_theirs, monitor_theirs, console_theirs, tap));
+        if let (Some((ours, _)), Some(ram)) = (&ram_sockets, ram) {
+            let listener = ram_file::receive(ours.as_raw_fd()).map_err(host_fault("the RAM file's listener"))?;
+            tokio::spawn(async move {
+                if let Err(error) = ram_file::serve(listener, ram).await {
+                    eprintln!("the machine's opens are answered no more: {error}");
+                }
+            });
+        }
 
         let console_tail = Tail::new(CONSOLE_BYTES_MAX);
         let stderr_tail = Tail::new(STDERR_BYTES_MAX);
-        let log = Path::new(&config.state_dir).join("console.log");
+        let console_file = TailFile::new(Path::new(&config.state_dir).join("console.log"));
         let readers = [
-            keep_tail(receiver(console)?, console_tail.clone(), Some(log)),
-            keep_tail(receiver(stderr)?, stderr_tail.clone(), None),
+            keep_tail(receiver(console)?, console_tail.clone(), console_file.clone()),
+            keep_tail(receiver(stderr)?, stderr_tail.clone(), TailFile::default()),
         ];
         let monitor = Monitor::start(monitor);
         let (sender, ended) = watch::channel(None);
-        let this =
-            Self(Arc::new(Shared { pid: child.pid, ending: AtomicBool::new(false), ended, verdict: OnceLock::new() }));
+        let this = Self(Arc::new(Shared {
+            pid: child.pid,
+            ending: AtomicBool::new(false),
+            ended,
+            verdict: OnceLock::new(),
+            console: console_tail.clone(),
+            console_file,
+        }));
 
         let (machine, shutdowns) = (this.clone(), monitor.clone());
         tokio::spawn(async move {
@@ -162,6 +177,11 @@ impl Machine {
     /// Process id of the machine process, 0 once it has ended.
     pub fn pid(&self) -> u32 {
         if self.0.ended.borrow().is_none() { self.0.pid } else { 0 }
+    }
+
+    /// The console's file is in another directory from now on.
+    pub fn move_console(&self, state_dir: &Path) {
+        self.0.console_file.move_to(state_dir.join("console.log"), &self.0.console);
     }
 
     /// From now on the machine's end is no failure.
@@ -209,8 +229,7 @@ impl Remains {
         &self,
         machine: &MachineConfig,
         program: &Path,
-        fds: &MachineFds,
-        keep: Vec<i32>,
+        (beginning, fds, ram_socket): (Beginning, &MachineFds, Option<RawFd>),
         stderr: OwnedFd,
         reaper: &Reaper,
     ) -> Result<crate::reaper::Child, Failure> {
@@ -220,19 +239,25 @@ impl Remains {
             }
             _ => {}
         }
+        let boot = [
+            (machine.kernel_path.as_str(), KERNEL_IN_JAIL),
+            (machine.initramfs_path.as_str(), INITRAMFS_IN_JAIL),
+        ];
         let jail = Jail::plan(JailSpec {
             root: &self.root,
             program,
-            files: &[(&machine.kernel_path, KERNEL_IN_JAIL), (&machine.initramfs_path, INITRAMFS_IN_JAIL)],
+            files: if beginning == Beginning::Restore { &[] } else { &boot },
             kvm: !arguments::is_emulated(machine),
             uid: machine.uid,
             cgroup_procs: self.cgroup.open_procs()?,
-            keep,
+            keep: vec![fds.agent, fds.monitor, fds.console, fds.tap],
+            ram_socket,
         })?;
-        let tsc_khz = arguments::is_emulated(machine).then(tsc::host_tsc_khz).flatten();
+        let boots = beginning != Beginning::Restore;
+        let tsc_khz = (boots && arguments::is_emulated(machine)).then(tsc::host_tsc_khz).flatten();
         let mut command = Command::new(program);
         command
-            .args(arguments::qemu_arguments(machine, fds, tsc_khz))
+            .args(arguments::qemu_arguments(machine, fds, beginning, tsc_khz))
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -1,7 +1,8 @@
 //! The wall of a machine: one jailed QEMU process, and the connection to the agent in its guest.
 //!
 //! The machine is started without knowing its container, with null devices in its disk slots; a container's layers and
-//! scratch disk are put into the slots through the monitor while the guest boots.
+//! scratch disk are put into the slots through the monitor while the guest comes up. It comes up by booting or, much sooner, from
+//! a saved state; one that waits in a pool has come up already.
 
 mod agent;
 mod arguments;
@@ -12,13 +13,18 @@ mod jail;
 mod layers;
 mod machine;
 mod monitor;
+mod pool;
+mod ram_file;
+mod saved;
 mod slots;
 mod stdin;
 mod tsc;
 
 use crate::phases::{Phases, realtime_ns};
+use crate::phases::monotonic_ns;
 use crate::wall::{FramedOutput, ProcessKey, WallContext};
 use agent::{Agent, CallError, full};
+use arguments::Beginning;
 use bulkhead_protocol::{
     CreateContainer, CreateProcess, Exit, Failure, FailureCode, GuestIdentity, Kill, MachineConfig, Network, Resize,
     SandboxConfig, Started, StopSandbox,
@@ -28,8 +34,12 @@ use disks::Disks;
 use http::Method;
 use http_body_util::BodyExt as _;
 use machine::Machine;
+use monitor::Monitor;
+use pool::Pooled;
+pub use saved::make_template;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use stdin::Stdin;
@@ -53,16 +63,20 @@ type Boot = Option<Result<Agent, Failure>>;
 /// A machine and the connection to the agent in it. See `crate::wall::ActiveWall` for what each method promises.
 pub struct VmWall {
     machine: Machine,
+    monitor: Monitor,
     disks: Disks,
+    /// A saved state is loaded: before that the disks cannot be changed.
+    loaded: watch::Receiver<bool>,
     agent: watch::Receiver<Boot>,
     phases: Phases,
-    hostname: String,
-    network: Option<Network>,
+    pooled: Option<Pooled>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    hostname: String,
+    network: Option<Network>,
     /// The identity was sent to the guest.
     identified: bool,
     /// Container id → whether its disk is thrown away with the sandbox.
@@ -80,33 +94,71 @@ impl VmWall {
     #[allow(clippy::unused_async)]
     pub async fn start(config: &SandboxConfig, machine: &MachineConfig, context: WallContext) -> Result<Self, Failure> {
         let WallContext { phases, reaper, network } = context;
-        let (machine, channels) = Machine::start(config, machine, network, &reaper)?;
+        let (beginning, state) = match &machine.template {
+            Some(template) => {
+                let (ram, state) = saved::open(template, machine)?;
+                ((Beginning::Restore, Some(ram)), Some(state))
+            }
+            None => ((Beginning::Boot, None), None),
+        };
+        let uid = machine.uid;
+        let (machine, channels) = Machine::start(config, machine, beginning, network, &reaper)?;
         phases.mark("machine-spawned");
         let (sender, agent) = watch::channel(None);
-        tokio::spawn(boot(machine.clone(), channels.agent, phases.clone(), sender));
+        let (loaded_sender, loaded) = watch::channel(state.is_none());
+        let coming_up = ComingUp {
+            machine: machine.clone(),
+            monitor: channels.monitor.clone(),
+            state,
+            loaded: loaded_sender,
+            port: channels.agent,
+            phases: phases.clone(),
+        };
+        tokio::spawn(async move {
+            let boot = coming_up.run().await;
+            sender.send_replace(Some(boot));
+        });
         Ok(Self {
-            disks: Disks::new(channels.monitor),
+            disks: Disks::new(channels.monitor.clone()),
+            monitor: channels.monitor,
             machine,
+            loaded,
             agent,
             phases,
-            hostname: config.hostname.clone(),
-            network: config.network.clone(),
-            state: Mutex::default(),
+            pooled: config.pool.clone().map(|pool| Pooled::new(pool, uid)),
+            state: Mutex::new(State {
+                hostname: config.hostname.clone(),
+                network: config.network.clone(),
+                ..State::default()
+            }),
         })
     }
 
     /// Puts the disks into their slots and has the agent build the container.
     pub async fn create_container(&self, id: &str, mut request: CreateContainer) -> Result<(), Failure> {
-        let path = container_path(id)?;
-        if let Err(failure) = self.disks.assign(id, &request.rootfs, request.ephemeral).await {
-            return Err(self.cause_of(failure).await);
+        if self.pool_state().is_some() {
+            return Err(Failure::new(FailureCode::WrongState, "this machine waits for its assignment"));
         }
-        self.phases.mark("disks-assigned");
-        let agent = self.agent().await?;
         request.guest = self.identity()?;
-        request.log = None;
         self.state().ephemeral.insert(id.to_owned(), request.ephemeral);
-        self.settle(agent.tell(&path, &request).await).await
+        self.build_container(id, request).await
+    }
+
+    async fn build_container(&self, id: &str, mut request: CreateContainer) -> Result<(), Failure> {
+        let path = container_path(id)?;
+        // If the machine dies before, the agent's answer tells why.
+        if self.loaded.clone().wait_for(|loaded| *loaded).await.is_ok() {
+            if let Err(failure) = self.disks.assign(id, &request.rootfs, request.ephemeral).await {
+                return Err(self.cause_of(failure).await);
+            }
+            self.phases.mark("disks-assigned");
+        }
+        let agent = self.agent().await?;
+        request.log = None;
+        let asked_ns = monotonic_ns();
+        let moments = self.settle(agent.create_container(&path, &request).await).await?;
+        self.phases.take_moments(asked_ns, &moments);
+        Ok(())
     }
 
     /// Prepares a further process.
@@ -251,20 +303,11 @@ impl VmWall {
 
     /// What makes this machine this sandbox; with the first container only.
     fn identity(&self) -> Result<Option<GuestIdentity>, Failure> {
-        if std::mem::replace(&mut self.state().identified, true) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.identified, true) {
             return Ok(None);
         }
-        let mut random = [0_u8; 64 + 16];
-        agent::fill_random(&mut random)
-            .map_err(|error| Failure::new(FailureCode::Internal, format!("entropy for the guest: {error}")))?;
-        let (entropy, machine_id) = random.split_at(64);
-        Ok(Some(GuestIdentity {
-            realtime_ns: realtime_ns(),
-            entropy: hex(entropy),
-            hostname: self.hostname.clone(),
-            machine_id: hex(machine_id),
-            network: self.network.clone(),
-        }))
+        new_identity(&state.hostname, state.network.clone()).map(Some)
     }
 
     /// A broken connection means a dead machine, as a rule: then its death is the cause.
@@ -311,24 +354,46 @@ impl Drop for VmWall {
     }
 }
 
-async fn boot(machine: Machine, port: UnixStream, phases: Phases, sender: watch::Sender<Boot>) {
-    let connected = tokio::select! {
-        connected = tokio::time::timeout(BOOT_DEADLINE, Agent::connect(port)) => Some(connected),
-        _ = machine.ended() => None,
-    };
-    let boot = match connected {
-        Some(Ok(Ok(agent))) => {
-            phases.mark("agent-ready");
-            Ok(agent)
+/// A machine on its way to its agent's first answer.
+struct ComingUp {
+    machine: Machine,
+    monitor: Monitor,
+    /// Of a machine that does not boot.
+    state: Option<OwnedFd>,
+    loaded: watch::Sender<bool>,
+    port: UnixStream,
+    phases: Phases,
+}
+
+impl ComingUp {
+    async fn run(self) -> Result<Agent, Failure> {
+        let Self { machine, monitor, state, loaded, port, phases } = self;
+        let connect = async {
+            if let Some(state) = state {
+                saved::load(&monitor, state).await?;
+                phases.mark("state-loaded");
+                loaded.send_replace(true);
+            }
+            // The port closes when the process dies; its death tells more.
+            let closed = |_| Failure::new(FailureCode::MachineFailed, "the guest agent closed its port");
+            Agent::connect(port).await.map_err(closed)
+        };
+        let connected = tokio::select! {
+            connected = tokio::time::timeout(BOOT_DEADLINE, connect) => connected,
+            _ = machine.ended() => return Err(died(&machine, "the machine ended").await),
+        };
+        match connected {
+            Ok(Ok(agent)) => {
+                phases.mark("agent-ready");
+                Ok(agent)
+            }
+            Ok(Err(failure)) => Err(died(&machine, &failure.message).await),
+            Err(_) => {
+                let seconds = BOOT_DEADLINE.as_secs();
+                Err(died(&machine, &format!("the guest agent did not answer within {seconds} s")).await)
+            }
         }
-        // The port closes when the process dies; its death tells more.
-        Some(Ok(Err(_))) | None => Err(died(&machine, "the guest agent closed its port").await),
-        Some(Err(_)) => {
-            let seconds = BOOT_DEADLINE.as_secs();
-            Err(died(&machine, &format!("the guest agent did not answer within {seconds} s")).await)
-        }
-    };
-    sender.send_replace(Some(boot));
+    }
 }
 
 /// Why a machine did not come up. One that lives is killed for `reason`.
@@ -360,6 +425,21 @@ fn path_segment(word: &str) -> Result<&str, Failure> {
         let message = format!("\"{}\" is no id: letters, digits, - and _ only", word.escape_debug());
         Err(Failure::new(FailureCode::InvalidRequest, message))
     }
+}
+
+/// What makes a machine this one and no other: never the same twice.
+fn new_identity(hostname: &str, network: Option<Network>) -> Result<GuestIdentity, Failure> {
+    let mut random = [0_u8; 64 + 16];
+    agent::fill_random(&mut random)
+        .map_err(|error| Failure::new(FailureCode::Internal, format!("entropy for the guest: {error}")))?;
+    let (entropy, machine_id) = random.split_at(64);
+    Ok(GuestIdentity {
+        realtime_ns: realtime_ns(),
+        entropy: hex(entropy),
+        hostname: hostname.to_owned(),
+        machine_id: hex(machine_id),
+        network,
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -3,13 +3,13 @@
 use bulkhead_protocol::{Failure, FailureCode};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot, watch};
 
 /// The machine process is not trusted: what it sends is bounded. Our commands' answers are a few hundred bytes.
 const LINE_BYTES_MAX: usize = 256 << 10;
@@ -24,6 +24,10 @@ struct Shared {
     turn: AsyncMutex<bool>,
     /// The CPUs stand still, although nobody asked for it.
     halted: Notify,
+    /// Ids of the console ports that the guest has open.
+    open_ports: watch::Sender<BTreeSet<String>>,
+    /// Last state of a save or load: `active`, `completed`, `failed` …
+    migration: watch::Sender<String>,
 }
 
 #[derive(Default)]
@@ -32,6 +36,8 @@ struct Waiting {
     answers: HashMap<u64, oneshot::Sender<Answer>>,
     /// Set once the connection has ended.
     closed: bool,
+    /// The next stop of the CPUs is asked for.
+    stop_expected: bool,
     /// Why the guest stopped, as the SHUTDOWN event said: `guest-reset`, `guest-shutdown`, `guest-panic`, …
     shutdown_reason: Option<String>,
 }
@@ -48,6 +54,8 @@ impl Monitor {
             waiting: Mutex::default(),
             turn: AsyncMutex::new(false),
             halted: Notify::new(),
+            open_ports: watch::Sender::default(),
+            migration: watch::Sender::default(),
         }));
         let reader = monitor.clone();
         tokio::spawn(async move {
@@ -70,6 +78,39 @@ impl Monitor {
     /// Gives QEMU a descriptor as the only one of a new set; `/dev/fdset/<set>` then opens it.
     pub async fn add_fd(&self, fd: BorrowedFd<'_>, set: usize) -> Result<(), Failure> {
         self.take_turn("add-fd", json!({ "fdset-id": set }), Some(fd)).await.map(drop)
+    }
+
+    /// Gives QEMU a descriptor under a name, for commands that take one.
+    pub async fn name_fd(&self, fd: BorrowedFd<'_>, name: &str) -> Result<(), Failure> {
+        self.take_turn("getfd", json!({ "fdname": name }), Some(fd)).await.map(drop)
+    }
+
+    /// Stops the CPUs.
+    pub async fn stop(&self) -> Result<(), Failure> {
+        self.waiting().stop_expected = true;
+        self.run("stop", json!({})).await.map(drop)
+    }
+
+    /// Lets them go on.
+    pub async fn go_on(&self) -> Result<(), Failure> {
+        self.waiting().stop_expected = false;
+        self.run("cont", json!({})).await.map(drop)
+    }
+
+    /// Waits until the guest has opened the console port with this id; never resolves if the process ends before.
+    pub async fn port_opened(&self, id: &str) {
+        let _ = self.0.open_ports.subscribe().wait_for(|ports| ports.contains(id)).await;
+    }
+
+    /// Waits for the end of a save or load. The `events` capability must be on.
+    pub async fn migrated(&self) -> Result<(), Failure> {
+        let mut states = self.0.migration.subscribe();
+        let state = states.wait_for(|state| matches!(state.as_str(), "completed" | "failed" | "cancelled")).await;
+        match state.as_deref().map(String::as_str) {
+            Ok("completed") => Ok(()),
+            Ok(_) => Err(Failure::new(FailureCode::MachineFailed, "the machine's state could not be saved or loaded")),
+            Err(_) => Err(Failure::new(FailureCode::MachineFailed, "the machine process has ended")),
+        }
     }
 
     /// Waits until the CPUs stand still for a reason of QEMU's own (KVM cannot emulate an instruction, a panic device).
@@ -175,11 +216,26 @@ impl Monitor {
     fn take(&self, message: &Value) {
         let mut waiting = self.waiting();
         if let Some(event) = message["event"].as_str() {
+            let data = &message["data"];
             let reason = match event {
                 "SHUTDOWN" => message["data"]["reason"].as_str().unwrap_or("shutdown"),
                 "GUEST_PANICKED" => "guest-panic",
                 "STOP" => {
-                    self.0.halted.notify_one();
+                    if !waiting.stop_expected {
+                        self.0.halted.notify_one();
+                    }
+                    return;
+                }
+                "VSERPORT_CHANGE" => {
+                    let id = data["id"].as_str().unwrap_or_default().to_owned();
+                    self.0.open_ports.send_modify(|ports| {
+                        if data["open"].as_bool() == Some(true) { ports.insert(id) } else { ports.remove(&id) };
+                    });
+                    return;
+                }
+                "MIGRATION" => {
+                    let state = data["status"].as_str().unwrap_or_default();
+                    self.0.migration.send_replace(state.to_owned());
                     return;
                 }
                 _ => return,

@@ -15,7 +15,7 @@ pub const CONSOLE: u8 = 5;
 pub const LAYERS: u8 = 4;
 /// The scratch disk.
 pub const SCRATCH: u8 = 3;
-/// The network interface; empty without a network.
+/// The network interface.
 pub const NETWORK: u8 = 2;
 /// The entropy device.
 pub const ENTROPY: u8 = 1;
@@ -32,6 +32,11 @@ pub const SCRATCH_SERIAL: &str = "scratch";
 
 /// Size of a slot's null device, and so the capacity that the guest sees for good: EROFS and ext4 carry their own size.
 pub const PLACEHOLDER_BYTES: u64 = 1 << 40;
+
+/// The null device that a slot's `raw` node has while nobody has the slot.
+pub fn empty_node(node: &str) -> String {
+    format!("{node}-empty")
+}
 
 /// The name of a transport's bus.
 pub fn bus(slot: u8) -> String {
