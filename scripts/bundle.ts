@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
  * Bundles the program into `build/`:
  * - `bulkhead.mjs`, the CLI in one file: its commands are evaluated when they are called, but no further file is opened on the way to them;
  * - `help.mjs`, the help pages with yargs, which are rarely wanted and slow to load;
+ * - `disks.mjs`, what `bulkhead disk` does on files of this host, without a daemon;
  * - `daemon.mjs` and `doctor.mjs` with what they share in `chunks/`.
  * Separate runs of esbuild, because one run with splitting puts what two entries have in common (all of zod) into a file that both must load.
  */
@@ -17,12 +18,13 @@ const SEPARATE: Readonly<Record<string, string>> = {
   './help.ts': './help.mjs',
   './daemon/command.ts': './daemon.mjs',
   './daemon/doctor.ts': './doctor.mjs',
+  './machine/disks/disk-images.ts': './disks.mjs',
 };
 
 const separateBundles: Plugin = {
   name: 'separate-bundles',
   setup: (context) => {
-    context.onResolve({ filter: /^\.\/(help|daemon\/command|daemon\/doctor)\.ts$/ }, ({ path, kind }) => {
+    context.onResolve({ filter: /^\.\/(help|daemon\/command|daemon\/doctor|machine\/disks\/disk-images)\.ts$/ }, ({ path, kind }) => {
       const target = SEPARATE[path];
       return kind === 'dynamic-import' && target !== undefined ? { path: target, external: true } : undefined;
     });
@@ -51,6 +53,12 @@ const requireBanner = {
 
 const results = await Promise.all([
   build({ ...shared, metafile: true, entryPoints: { bulkhead: 'src/main.ts' }, plugins: [separateBundles] }),
+  build({
+    ...shared,
+    metafile: true,
+    entryPoints: { disks: 'src/machine/disks/disk-images.ts' },
+    banner: requireBanner,
+  }),
   build({
     ...shared,
     metafile: true,

@@ -28,5 +28,7 @@ const exitCode = await runCli(process.argv.slice(2), {
   },
   environment: process.env,
   external,
+  disks: async (allowedDirectories) =>
+    new (await import('./machine/disks/disk-images.ts')).DiskImages({ allowedDirectories }),
 });
 process.exit(exitCode);

@@ -1,4 +1,5 @@
 import type { Command } from './command.ts';
+import { GUEST_CATALOGUE } from './guest-catalogue.ts';
 
 /** One command of the CLI; its code is loaded only when it is called. */
 export interface CatalogueEntry {
@@ -15,6 +16,7 @@ export interface CatalogueEntry {
 
 export const GROUPS: Readonly<Record<string, string>> = {
   container: 'Manage containers',
+  disk: 'Manage disk images on this host (no daemon is asked)',
   image: 'Manage images',
   network: 'Manage networks',
   system: 'Manage Bulkhead',
@@ -252,6 +254,7 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     summary: 'List networks',
     load: async () => (await import('./commands/networks.ts')).networkListCommand,
   },
+  ...GUEST_CATALOGUE,
   {
     name: 'system dial-stdio',
     hidden: true,
@@ -275,7 +278,7 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
 export function findCommand(
   words: readonly string[],
 ): { entry: CatalogueEntry; rest: readonly string[]; spelled: string } | undefined {
-  for (const length of [2, 1]) {
+  for (const length of [3, 2, 1]) {
     if (words.length < length) continue;
     const spelled = words.slice(0, length).join(' ');
     const entry = CATALOGUE.find(

@@ -1,11 +1,14 @@
 import type { Readable, Writable } from 'node:stream';
 import type { BulkheadClient } from '../client/index.ts';
+import type { DiskTools } from '../wire/guest-disk.ts';
 import type { FlagTable, FlagValues } from './flags/flag-table.ts';
 
 /** What a command gets of the world. */
 export interface CommandContext {
   /** Made at the first call; the daemon is not asked for anything by that. Not for offline commands. */
   client(): BulkheadClient;
+  /** Disk images on this host. Images may refer to files in these directories beside their own. */
+  disks(allowedDirectories: readonly string[]): Promise<DiskTools>;
   readonly stdin: Readable & { readonly isTTY?: boolean };
   readonly stdout: Writable & { readonly isTTY?: boolean; readonly columns?: number };
   readonly stderr: Writable & { readonly isTTY?: boolean };

@@ -13,6 +13,8 @@ export interface Surroundings {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Commands of other rooms by name (`daemon`, `doctor`). */
   readonly external: Readonly<Record<string, ExternalCommand>>;
+  /** Disk images on this host; loaded when it is called. */
+  readonly disks: CommandContext['disks'];
 }
 
 /**
@@ -83,6 +85,7 @@ async function runCommand(
         return surroundings.stderr;
       },
       environment: surroundings.environment,
+      disks: surroundings.disks,
       configDirectory: configDirectoryOf(flags, surroundings.environment),
       client: () => {
         if (connectLoaded === undefined) throw new Error(`bulkhead ${spelled} said that it asks no daemon, and did`);

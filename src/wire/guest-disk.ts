@@ -56,7 +56,7 @@ export interface DiskCallOptions {
 
 /** Everything that can be done to a disk image; paths may be relative to the working directory. */
 export interface DiskTools {
-  create(
+  readonly create: (
     path: string,
     spec: {
       readonly format: DiskFormat;
@@ -66,9 +66,13 @@ export interface DiskTools {
       readonly preallocation?: 'off' | 'metadata' | 'falloc' | 'full' | undefined;
     },
     options?: DiskCallOptions,
-  ): Promise<DiskReport>;
-  info(path: string, spec: { readonly format: DiskFormat | undefined }, options?: DiskCallOptions): Promise<DiskReport>;
-  resize(
+  ) => Promise<DiskReport>;
+  readonly info: (
+    path: string,
+    spec: { readonly format: DiskFormat | undefined },
+    options?: DiskCallOptions,
+  ) => Promise<DiskReport>;
+  readonly resize: (
     path: string,
     spec: {
       readonly format: DiskFormat | undefined;
@@ -78,8 +82,8 @@ export interface DiskTools {
       readonly confirmed: boolean;
     },
     options?: DiskCallOptions,
-  ): Promise<DiskReport>;
-  convert(
+  ) => Promise<DiskReport>;
+  readonly convert: (
     source: string,
     target: string,
     spec: {
@@ -89,13 +93,13 @@ export interface DiskTools {
       readonly onProgress?: DiskProgress | undefined;
     },
     options?: DiskCallOptions,
-  ): Promise<DiskReport>;
-  check(
+  ) => Promise<DiskReport>;
+  readonly check: (
     path: string,
     spec: { readonly format: DiskFormat | undefined; readonly repair: 'none' | 'leaks' | 'all' },
     options?: DiskCallOptions,
-  ): Promise<DiskCheck>;
-  snapshot(
+  ) => Promise<DiskCheck>;
+  readonly snapshot: (
     path: string,
     spec: {
       readonly format: DiskFormat | undefined;
@@ -103,8 +107,8 @@ export interface DiskTools {
       readonly name: string;
     },
     options?: DiskCallOptions,
-  ): Promise<DiskReport>;
-  rebase(
+  ) => Promise<DiskReport>;
+  readonly rebase: (
     path: string,
     spec: {
       readonly format: DiskFormat | undefined;
@@ -115,12 +119,12 @@ export interface DiskTools {
       readonly onProgress?: DiskProgress | undefined;
     },
     options?: DiskCallOptions,
-  ): Promise<DiskReport>;
+  ) => Promise<DiskReport>;
   /** Writes what the image holds into its base, and empties it. */
-  commit(
+  readonly commit: (
     path: string,
     spec: { readonly format: DiskFormat | undefined; readonly onProgress?: DiskProgress | undefined },
     options?: DiskCallOptions,
-  ): Promise<DiskReport>;
-  remove(path: string, options?: DiskCallOptions): Promise<void>;
+  ) => Promise<DiskReport>;
+  readonly remove: (path: string, options?: DiskCallOptions) => Promise<void>;
 }

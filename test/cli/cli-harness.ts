@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough, Writable } from 'node:stream';
+import { DiskImages } from '../../src/machine/disks/disk-images.ts';
 import { runCli } from '../../src/cli/main.ts';
 
 export interface CliOutcome {
@@ -27,6 +28,7 @@ export async function callCli(argv: readonly string[], options: CliOptions = {})
     stderr: stderr.sink,
     environment: options.environment ?? {},
     external: { daemon: { summary: 'Run the daemon', run: async (words) => (words.length === 0 ? 0 : 9) } },
+    disks: (allowedDirectories) => Promise.resolve(new DiskImages({ allowedDirectories })),
   });
   return { exitCode, stdout: stdout.text(), stderr: stderr.text() };
 }

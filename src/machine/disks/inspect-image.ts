@@ -59,7 +59,7 @@ async function inspect(
   if (above.length >= MAXIMUM_CHAIN) throw refusal(path, `its chain is longer than ${MAXIMUM_CHAIN} images`);
   await using file = await openRegular(path);
   const read = (offset: number, length: number): Promise<Buffer> => readAt(file, offset, length);
-  const format = given ?? (await detect(path, await read(0, HEADER_BYTES)));
+  const format = given ?? detect(path, await read(0, HEADER_BYTES));
   const dataPaths: string[] = [];
   let backing: InspectedImage | undefined;
   for (const reference of await readReferences(path, format, read)) {
@@ -76,7 +76,7 @@ async function inspect(
   return { path, format, dataPaths, backing };
 }
 
-async function detect(path: string, header: Buffer): Promise<DiskFormat> {
+function detect(path: string, header: Buffer): DiskFormat {
   const detected = detectFormat(header);
   if ('format' in detected) return detected.format;
   throw refusal(

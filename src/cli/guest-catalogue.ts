@@ -1,0 +1,69 @@
+import type { CatalogueEntry } from './catalogue.ts';
+
+/** Commands of guest operating systems and their disks. */
+export const GUEST_CATALOGUE: readonly CatalogueEntry[] = [
+  {
+    name: 'disk create',
+    summary: 'Create a disk image, empty or on a base',
+    load: async () => (await import('./commands/disk.ts')).diskCreateCommand,
+  },
+  {
+    name: 'disk info',
+    aliases: ['disk inspect'],
+    summary: 'Show size, format, chain, snapshots and users of a disk image',
+    load: async () => (await import('./commands/disk.ts')).diskInfoCommand,
+  },
+  {
+    name: 'disk resize',
+    summary: 'Change the size of a disk image',
+    load: async () => (await import('./commands/disk.ts')).diskResizeCommand,
+  },
+  {
+    name: 'disk convert',
+    summary: 'Copy a disk image into another format',
+    load: async () => (await import('./commands/disk.ts')).diskConvertCommand,
+  },
+  {
+    name: 'disk check',
+    summary: 'Check the structure of a disk image, and repair it',
+    load: async () => (await import('./commands/disk.ts')).diskCheckCommand,
+  },
+  {
+    name: 'disk rebase',
+    summary: 'Put a disk image on another base, or make it independent',
+    load: async () => (await import('./commands/disk.ts')).diskRebaseCommand,
+  },
+  {
+    name: 'disk commit',
+    summary: 'Write what a disk image holds into its base',
+    load: async () => (await import('./commands/disk.ts')).diskCommitCommand,
+  },
+  {
+    name: 'disk remove',
+    aliases: ['disk rm'],
+    summary: 'Remove one or more disk images',
+    load: async () => (await import('./commands/disk.ts')).diskRemoveCommand,
+  },
+  {
+    name: 'disk snapshot create',
+    summary: 'Keep the present state of a disk image within it',
+    load: async () => (await import('./commands/disk-snapshot.ts')).diskSnapshotCreateCommand,
+  },
+  {
+    name: 'disk snapshot list',
+    aliases: ['disk snapshot ls'],
+    summary: 'List the snapshots of a disk image',
+    load: async () => (await import('./commands/disk-snapshot.ts')).diskSnapshotListCommand,
+  },
+  {
+    name: 'disk snapshot restore',
+    summary: 'Set a disk image back to a snapshot; what came after it is lost',
+    load: async () => (await import('./commands/disk-snapshot.ts')).diskSnapshotRestoreCommand,
+  },
+  {
+    name: 'disk snapshot delete',
+    aliases: ['disk snapshot rm'],
+    summary: 'Delete a snapshot of a disk image',
+    load: async () => (await import('./commands/disk-snapshot.ts')).diskSnapshotDeleteCommand,
+  },
+];
