@@ -26,9 +26,12 @@ export interface PausedState {
 
 export interface RestartingState {
   readonly status: 'restarting';
+  /** Of the run that has ended. */
   readonly exitCode: number;
+  readonly oomKilled: boolean;
   readonly startedAtMs: number;
   readonly finishedAtMs: number;
+  readonly error: string;
 }
 
 export interface ExitedState {
@@ -56,13 +59,21 @@ export type ContainerEvent =
     }
   | { readonly type: 'paused' }
   | { readonly type: 'unpaused' }
+  /** Its restart policy will start it again; there are no processes until then. */
   | { readonly type: 'restartScheduled' }
+  /** Somebody stopped it, or it cannot be started: it stays ended. */
+  | { readonly type: 'restartCancelled' }
   | { readonly type: 'removalStarted' }
   | { readonly type: 'removalFailed'; readonly error: string };
 
-/** True in the states in which processes exist: Docker's `State.Running`. */
+/** Docker's `State.Running`: also true of a container that its restart policy is about to start again. */
 export function isRunning(state: ContainerState): boolean {
-  return state.status === 'running' || state.status === 'paused' || state.status === 'restarting';
+  return hasProcesses(state) || state.status === 'restarting';
+}
+
+/** True in the states in which processes exist. */
+export function hasProcesses(state: ContainerState): state is RunningState | PausedState {
+  return state.status === 'running' || state.status === 'paused';
 }
 
 /** The state after `event`, or undefined where that event is impossible in `state` (a fault of the caller). */
@@ -75,19 +86,11 @@ export function transition(state: ContainerState, event: ContainerEvent): Contai
       if (state.status === 'created') return { status: 'created', error: event.error, exitCode: event.exitCode };
       if (state.status === 'exited') return { ...state, error: event.error, exitCode: event.exitCode };
       if (state.status === 'restarting') {
-        const { startedAtMs, finishedAtMs } = state;
-        return {
-          status: 'exited',
-          exitCode: event.exitCode,
-          oomKilled: false,
-          startedAtMs,
-          finishedAtMs,
-          error: event.error,
-        };
+        return { ...state, status: 'exited', oomKilled: false, error: event.error, exitCode: event.exitCode };
       }
       return undefined;
     case 'exited':
-      if (state.status !== 'running' && state.status !== 'paused') return undefined;
+      if (!hasProcesses(state)) return undefined;
       return {
         status: 'exited',
         exitCode: event.exitCode,
@@ -100,11 +103,10 @@ export function transition(state: ContainerState, event: ContainerEvent): Contai
       return state.status === 'running' ? { ...state, status: 'paused' } : undefined;
     case 'unpaused':
       return state.status === 'paused' ? { ...state, status: 'running' } : undefined;
-    case 'restartScheduled': {
-      if (state.status !== 'exited') return undefined;
-      const { exitCode, startedAtMs, finishedAtMs } = state;
-      return { status: 'restarting', exitCode, startedAtMs, finishedAtMs };
-    }
+    case 'restartScheduled':
+      return state.status === 'exited' ? { ...state, status: 'restarting' } : undefined;
+    case 'restartCancelled':
+      return state.status === 'restarting' ? { ...state, status: 'exited' } : undefined;
     case 'removalStarted':
       if (state.status === 'created' || state.status === 'exited' || state.status === 'dead') {
         return { status: 'removing', before: state };

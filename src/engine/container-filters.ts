@@ -1,6 +1,8 @@
 import { isRunning } from '../core/container-state.ts';
 import { EngineError } from '../core/errors.ts';
+import type { ContainerRecord } from './container-record.ts';
 import type { ContainerView, Filters } from './engine.ts';
+import { parseMoment } from './image-filters.ts';
 
 const KEYS = new Set([
   'ancestor',
@@ -19,6 +21,7 @@ const KEYS = new Set([
   'status',
   'volume',
 ]);
+const PRUNE_KEYS = new Set(['label', 'label!', 'until']);
 const LONGEST_PATTERN = 128;
 const STATUSES = new Set(['created', 'running', 'paused', 'restarting', 'removing', 'exited', 'dead']);
 
@@ -63,14 +66,8 @@ function matches(view: ContainerView, key: string, values: readonly string[], co
       return values.includes(view.state.status);
     case 'exited':
       return view.state.status === 'exited' && values.includes(String(view.state.exitCode));
-    case 'label': {
-      const labels = view.config.Labels ?? {};
-      return values.every((value) => {
-        const at = value.indexOf('=');
-        const name = at < 0 ? value : value.slice(0, at);
-        return Object.hasOwn(labels, name) && (at < 0 || labels[name] === value.slice(at + 1));
-      });
-    }
+    case 'label':
+      return values.every((value) => hasLabel(view, value));
     case 'ancestor':
       return values.some((value) => context.imageId(value) === view.imageId);
     case 'before':
@@ -103,6 +100,29 @@ function matches(view: ContainerView, key: string, values: readonly string[], co
     default:
       return false;
   }
+}
+
+/** The containers that a prune is about: those that do not run. `label` needs all of its values, `label!` none. */
+export function selectPrunable(records: readonly ContainerRecord[], filters: Filters): ContainerRecord[] {
+  for (const key of filters.keys()) {
+    if (!PRUNE_KEYS.has(key)) throw new EngineError('invalid-argument', `invalid filter '${key}'`);
+  }
+  const untilMs = (filters.get('until') ?? []).map((text) => parseMoment(text) * 1000);
+  return records.filter(
+    (record) =>
+      ['created', 'exited', 'dead'].includes(record.state.status) &&
+      untilMs.every((limit) => record.createdAtMs < limit) &&
+      (filters.get('label') ?? []).every((label) => hasLabel(record, label)) &&
+      !(filters.get('label!') ?? []).some((label) => hasLabel(record, label)),
+  );
+}
+
+/** `name` or `name=value`. */
+function hasLabel({ config }: Pick<ContainerView, 'config'>, label: string): boolean {
+  const labels = config.Labels ?? {};
+  const at = label.indexOf('=');
+  const name = at < 0 ? label : label.slice(0, at);
+  return Object.hasOwn(labels, name) && (at < 0 || labels[name] === label.slice(at + 1));
 }
 
 /** Docker takes names and ids as regular expressions; a broken one matches literally rather than failing the list. */

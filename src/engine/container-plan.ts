@@ -2,6 +2,7 @@ import { EngineError } from '../core/errors.ts';
 import { HOST_CONFIG_SUPPORT, isSet } from '../core/host-config-support.ts';
 import { shortId } from '../core/ids.ts';
 import { planResources, type HostResources, type MachineDefaults } from '../core/resources.ts';
+import { restartPolicy } from '../core/restart-policy.ts';
 import { parseSignal } from '../core/signals.ts';
 import type { ContainerConfig, ContainerCreateRequest, HostConfig } from '../wire/docker/container-config.ts';
 import type { ContainerRecord } from './container-record.ts';
@@ -184,15 +185,8 @@ function checkHostConfig(hostConfig: HostConfig, isolation: Isolation): void {
       );
     }
   }
-  const restart = hostConfig.RestartPolicy?.Name;
-  if (restart && restart !== 'no') {
-    if (hostConfig.AutoRemove) {
-      throw new EngineError('invalid-argument', "can't create 'AutoRemove' container with restart policy");
-    }
-    throw new EngineError(
-      'unsupported',
-      `restart policy '${restart}': this version of Bulkhead does not have it yet; use 'no'`,
-    );
+  if (hostConfig.AutoRemove && restartPolicy(hostConfig.RestartPolicy).name !== 'no') {
+    throw new EngineError('invalid-argument', "can't create 'AutoRemove' container with restart policy");
   }
   for (const [field, value] of [
     ['PidMode', hostConfig.PidMode],

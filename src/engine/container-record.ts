@@ -17,7 +17,10 @@ export interface ContainerRecord {
   /** Decided at creation and never changed behind the user's back. */
   readonly facts: WallFacts;
   readonly state: ContainerState;
+  /** How often its restart policy has started it since it was last started by hand. */
   readonly restartCount: number;
+  /** A client stopped or killed it since its last start: what `unless-stopped` goes by. */
+  readonly isStoppedByHand?: boolean;
   /** Present from before the sandbox is made until nothing of it is left on the host: what reconciliation works from. */
   readonly sandbox?: SandboxRecord;
   /** Moments of the last start, kept for inspect after the sandbox is gone. */

@@ -1,4 +1,4 @@
-import { isRunning, transition, type ContainerEvent } from '../core/container-state.ts';
+import { hasProcesses, transition, type ContainerEvent } from '../core/container-state.ts';
 import { settlesWithin, within } from '../core/deadline.ts';
 import { EngineError, toEngineError } from '../core/errors.ts';
 import { shortId } from '../core/ids.ts';
@@ -30,6 +30,15 @@ interface LiveContainer {
   readonly gone: Promise<void>;
 }
 
+export interface RunnerParts {
+  readonly attachments: Attachments;
+  readonly waiters: Waiters;
+  /** A run has ended: whether the container waits for its next start instead of being at its end. */
+  readonly decideRestart: (record: ContainerRecord, exit: { exitCode: number; ranForMs: number }) => boolean;
+  /** Nothing is left of the run. */
+  readonly onExited: (id: string) => void;
+}
+
 /** Starts containers, watches them, records how they end, and finds them again after the daemon's own death. */
 export class ContainerRunner {
   readonly #context: EngineContext;
@@ -37,23 +46,22 @@ export class ContainerRunner {
   readonly #attachments: Attachments;
   readonly #waiters: Waiters;
   readonly #live = new Map<string, LiveContainer>();
-  readonly #onExited: (id: string) => void;
+  readonly #decideRestart: RunnerParts['decideRestart'];
+  readonly #onExited: RunnerParts['onExited'];
 
-  constructor(
-    context: EngineContext,
-    parts: { attachments: Attachments; waiters: Waiters; onExited: (id: string) => void },
-  ) {
+  constructor(context: EngineContext, parts: RunnerParts) {
     this.#context = context;
     this.#host = new SandboxHost(context);
     this.#attachments = parts.attachments;
     this.#waiters = parts.waiters;
+    this.#decideRestart = parts.decideRestart;
     this.#onExited = parts.onExited;
   }
 
   /** The running sandbox of a container; `wrong-state` when it has none. */
   sandboxOf(record: ContainerRecord): Sandbox {
     const live = this.#live.get(record.id);
-    if (!live || !isRunning(record.state)) {
+    if (!live || !hasProcesses(record.state)) {
       throw new EngineError('wrong-state', `container ${record.id} is not running`);
     }
     return live.sandbox;
@@ -62,6 +70,11 @@ export class ContainerRunner {
   /** Settles when the container has ended and nothing of its sandbox is left. */
   gone(id: string): Promise<void> {
     return this.#live.get(id)?.gone ?? Promise.resolve();
+  }
+
+  /** Whether a run of it is watched. */
+  isLive(id: string): boolean {
+    return this.#live.has(id);
   }
 
   /** The caller holds the container's lock, and the sandbox of an earlier run is gone. */
@@ -186,16 +199,12 @@ export class ContainerRunner {
     const container = status?.containers[record.id];
     if (sandbox && container?.state === 'running') {
       const pid = status?.machinePid || container.pid;
-      this.#started(
-        record,
-        { ...known, ports: groupPorts(status?.ports ?? []) },
-        sandbox,
-        pid,
-        isRunning(record.state),
-      );
+      const ports = groupPorts(status?.ports ?? []);
+      this.#started(record, { ...known, ports }, sandbox, pid, hasProcesses(record.state));
+      this.#correctPause(record.id, container.paused);
       return;
     }
-    if (isRunning(record.state)) {
+    if (hasProcesses(record.state)) {
       const { stateDir } = containerPaths(dataRoot, record.id);
       const exit = container?.exit ?? (await launcher.readExit(stateDir, record.id)) ?? lostExit();
       await this.#exited(record.id, sandbox, exit);
@@ -204,6 +213,13 @@ export class ContainerRunner {
     // The daemon died while it was starting this one: the client that asked is gone, nothing runs.
     await endSandbox(sandbox);
     await this.#giveBack(record.id);
+  }
+
+  /** The daemon may have died between a pause and its record. */
+  #correctPause(id: string, isPaused: boolean): void {
+    const record = this.#context.table.get(id);
+    if (!record || (record.state.status === 'paused') === isPaused) return;
+    this.#context.table.update({ ...record, state: apply(record, { type: isPaused ? 'paused' : 'unpaused' }) });
   }
 
   #started(
@@ -275,9 +291,16 @@ export class ContainerRunner {
     const finishedAtMs = exit.finishedAtNs > 0 ? Math.floor(exit.finishedAtNs / 1e6) : clock.nowMs();
     const startedAtMs = 'startedAtMs' in record.state ? record.state.startedAtMs : finishedAtMs;
     const phases = [...(record.sandbox?.phases ?? []), ...shimPhases];
-    table.update({
+    const exited = {
       ...record,
       state: apply(record, { type: 'exited', exitCode, oomKilled, error, atMs: finishedAtMs }),
+    };
+    const isRestarting = this.#decideRestart(exited, { exitCode, ranForMs: finishedAtMs - startedAtMs });
+    table.update({
+      ...exited,
+      ...(isRestarting
+        ? { state: apply(exited, { type: 'restartScheduled' }), restartCount: record.restartCount + 1 }
+        : {}),
       lastPhases: phases.sort((first, second) => first.monotonicNs - second.monotonicNs),
     });
     const durationSeconds = Math.max(0, Math.round((finishedAtMs - startedAtMs) / 1000));

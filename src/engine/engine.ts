@@ -93,6 +93,9 @@ export interface ContainerService {
   ): Promise<'stopped' | 'not-running'>;
   restart(nameOrId: string, options: { timeoutSeconds: number | undefined; signal: string | undefined }): Promise<void>;
   kill(nameOrId: string, signal: string | undefined): Promise<void>;
+  /** Its processes stand still, wherever they are, until `unpause`. */
+  pause(nameOrId: string): Promise<void>;
+  unpause(nameOrId: string): Promise<void>;
   resize(nameOrId: string, size: TerminalSize): Promise<void>;
   rename(nameOrId: string, name: string): Promise<void>;
   /** Checks at once that the container exists; `result` settles when the condition holds. */

@@ -7,6 +7,7 @@ import type { SandboxExit } from '../wire/shim.ts';
 import { ClientStreams, parseDetachKeys, type ProcessPlace } from './client-streams.ts';
 import type { ContainerRecord } from './container-record.ts';
 import { containerEvent } from './container-event.ts';
+import { isBeingRestarted } from './container-lifecycle.ts';
 import type { EngineContext } from './engine-context.ts';
 import type { Attachment, ExecRequest, ExecService, ExecStartOptions, ExecView, TerminalSize } from './engine.ts';
 import { encodeStdoutText, execFailureExitCode, execFailureText, planExec } from './exec-plan.ts';
@@ -216,5 +217,6 @@ function requireRunning(record: ContainerRecord): void {
   if (record.state.status === 'paused') {
     throw new EngineError('conflict', `Container ${record.id} is paused, unpause the container before exec`);
   }
+  if (record.state.status === 'restarting') throw isBeingRestarted(record.id);
   if (!isRunning(record.state)) throw new EngineError('conflict', `container ${record.id} is not running`);
 }

@@ -13,6 +13,9 @@ export interface Sandbox {
   createProcess(containerId: string, process: string, body: CreateProcess): Promise<void>;
   start(containerId: string, process: string): Promise<{ pid: number }>;
   kill(containerId: string, process: string, signal: number): Promise<void>;
+  /** All of the container's processes stand still until `unpause`. */
+  pause(containerId: string): Promise<void>;
+  unpause(containerId: string): Promise<void>;
   resize(containerId: string, process: string, size: { height: number; width: number }): Promise<void>;
   /** Resolves once the shim has registered the reader: every later byte is in the stream. */
   output(containerId: string, process: string, options: OutputOptions): Promise<Readable>;

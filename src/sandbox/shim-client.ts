@@ -69,6 +69,14 @@ export class ShimClient implements Sandbox {
     await this.#call('POST', `${processPath(containerId, process)}/kill`, { signal });
   }
 
+  async pause(containerId: string): Promise<void> {
+    await this.#call('POST', `/v1/containers/${containerId}/pause`, undefined);
+  }
+
+  async unpause(containerId: string): Promise<void> {
+    await this.#call('POST', `/v1/containers/${containerId}/unpause`, undefined);
+  }
+
   async resize(containerId: string, process: string, size: { height: number; width: number }): Promise<void> {
     await this.#call('POST', `${processPath(containerId, process)}/resize`, size);
   }

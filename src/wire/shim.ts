@@ -99,7 +99,12 @@ export const sandboxStatusSchema = z.object({
   machinePid: z.number().int().default(0),
   containers: z.record(
     z.string(),
-    z.object({ state: z.string(), pid: z.number().int().default(0), exit: exitSchema.nullish() }),
+    z.object({
+      state: z.string(),
+      pid: z.number().int().default(0),
+      paused: z.boolean().default(false),
+      exit: exitSchema.nullish(),
+    }),
   ),
   ports: z.array(sandboxPortSchema).default([]),
   phases: z.array(z.object({ name: z.string(), monotonicNs: z.number() })).default([]),

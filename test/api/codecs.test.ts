@@ -45,7 +45,10 @@ test("each state has Docker's status text", (t) => {
   t.is(statusText({ status: 'created' }, at), 'Created');
   t.is(statusText({ status: 'running', pid: 1, startedAtMs: 0 }, at), 'Up 5 seconds');
   t.is(statusText({ status: 'paused', pid: 1, startedAtMs: 0 }, at), 'Up 5 seconds (Paused)');
-  t.is(statusText({ status: 'restarting', exitCode: 1, ...times }, at), 'Restarting (1) 2 seconds ago');
+  t.is(
+    statusText({ status: 'restarting', oomKilled: false, error: '', exitCode: 1, ...times }, at),
+    'Restarting (1) 2 seconds ago',
+  );
   const exited = { status: 'exited', exitCode: 3, oomKilled: false, error: '', ...times } as const;
   t.is(statusText(exited, at), 'Exited (3) 2 seconds ago');
   t.is(statusText({ status: 'removing', before: exited }, at), 'Removal In Progress');
@@ -71,10 +74,13 @@ test("inspect's state has Go's zero values for what is not known", (t) => {
   } as const;
   t.like(encodeState(exited), { OOMKilled: true, ExitCode: 137, FinishedAt: '1970-01-01T00:00:01.5Z', Dead: false });
   t.like(encodeState({ status: 'removing', before: exited }), { Status: 'removing', ExitCode: 137, OOMKilled: true });
-  t.like(encodeState({ status: 'restarting', exitCode: 1, startedAtMs: 0, finishedAtMs: 1 }), {
-    Running: true,
-    Restarting: true,
-  });
+  t.like(
+    encodeState({ status: 'restarting', oomKilled: false, error: '', exitCode: 1, startedAtMs: 0, finishedAtMs: 1 }),
+    {
+      Running: true,
+      Restarting: true,
+    },
+  );
 });
 
 test('times lose their trailing zeros, as Go writes them', (t) => {

@@ -142,6 +142,20 @@ export class FakeContainers implements ContainerService {
     await result;
   }
 
+  pause(nameOrId: string): Promise<void> {
+    const container = this.#find(nameOrId);
+    container.process?.kill('SIGSTOP');
+    this.#change(container, { type: 'paused' });
+    return Promise.resolve();
+  }
+
+  unpause(nameOrId: string): Promise<void> {
+    const container = this.#find(nameOrId);
+    container.process?.kill('SIGCONT');
+    this.#change(container, { type: 'unpaused' });
+    return Promise.resolve();
+  }
+
   resize(nameOrId: string, size: { height: number; width: number }): Promise<void> {
     this.#find(nameOrId);
     this.#calls.push(`resize ${size.height}x${size.width}`);

@@ -1,12 +1,18 @@
 import test from 'ava';
-import { isRunning, transition, type ContainerEvent, type ContainerState } from '../../src/core/container-state.ts';
+import {
+  hasProcesses,
+  isRunning,
+  transition,
+  type ContainerEvent,
+  type ContainerState,
+} from '../../src/core/container-state.ts';
 
 const times = { startedAtMs: 1, finishedAtMs: 2 };
 const states: Record<ContainerState['status'], ContainerState> = {
   created: { status: 'created' },
   running: { status: 'running', pid: 7, startedAtMs: 1 },
   paused: { status: 'paused', pid: 7, startedAtMs: 1 },
-  restarting: { status: 'restarting', exitCode: 1, ...times },
+  restarting: { status: 'restarting', exitCode: 1, oomKilled: false, error: '', ...times },
   exited: { status: 'exited', exitCode: 3, oomKilled: false, error: '', ...times },
   removing: { status: 'removing', before: { status: 'created' } },
   dead: { status: 'dead', error: 'busy' },
@@ -18,6 +24,7 @@ const events: Record<ContainerEvent['type'], ContainerEvent> = {
   paused: { type: 'paused' },
   unpaused: { type: 'unpaused' },
   restartScheduled: { type: 'restartScheduled' },
+  restartCancelled: { type: 'restartCancelled' },
   removalStarted: { type: 'removalStarted' },
   removalFailed: { type: 'removalFailed', error: 'busy' },
 };
@@ -30,6 +37,7 @@ const possible: Record<ContainerEvent['type'], Partial<Record<ContainerState['st
   paused: { running: 'paused' },
   unpaused: { paused: 'running' },
   restartScheduled: { exited: 'restarting' },
+  restartCancelled: { restarting: 'exited' },
   removalStarted: { created: 'removing', exited: 'removing', dead: 'removing' },
   removalFailed: { removing: 'dead' },
 };
@@ -56,8 +64,19 @@ test('an exit keeps when it began and says how it ended', (t) => {
   });
 });
 
-test('running, paused and restarting have processes, as in Docker', (t) => {
+test('a restart that is cancelled leaves what was known of the exit', (t) => {
+  const exited: ContainerState = { status: 'exited', exitCode: 137, oomKilled: true, error: 'why', ...times };
+
+  const restarting = transition(exited, { type: 'restartScheduled' });
+
+  t.like(restarting, { status: 'restarting', exitCode: 137, oomKilled: true });
+  t.deepEqual(restarting && transition(restarting, { type: 'restartCancelled' }), exited);
+});
+
+test('running, paused and restarting count as running, as in Docker; only the first two have processes', (t) => {
   const running = Object.values(states).filter(isRunning);
+  const live = Object.values(states).filter(hasProcesses);
 
   t.deepEqual(running.map(({ status }) => status).sort(), ['paused', 'restarting', 'running']);
+  t.deepEqual(live.map(({ status }) => status).sort(), ['paused', 'running']);
 });

@@ -111,6 +111,15 @@ export class TestDaemon implements AsyncDisposable {
     await gone;
   }
 
+  /** SIGTERM: it ends in order, and takes its containers with it. */
+  async stop(): Promise<void> {
+    const child = this.#child;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill('SIGTERM');
+    await gone;
+  }
+
   async readLog(): Promise<string> {
     return (await readFile(this.logPath, 'utf8').catch(() => '')).slice(-4000);
   }
@@ -162,12 +171,7 @@ export class TestDaemon implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const child = this.#child;
-    if (child && child.exitCode === null && child.signalCode === null) {
-      const gone = once(child, 'exit');
-      child.kill('SIGTERM');
-      await gone;
-    }
+    await this.stop();
     const leaks = await this.leaks();
     if (!leaks.endsWith('0 leaks\n') || leaks.length > '0 leaks\n'.length)
       this.#test.fail(`left on the host:\n${leaks}`);

@@ -1,5 +1,7 @@
 //! Limits of a container, as files of a cgroup2 directory in the guest.
 
+mod live;
+
 use crate::failure::{Result, errno_of, internal, invalid};
 use crate::spec::ResourceSpec;
 use nix::errno::Errno;
@@ -18,7 +20,7 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     /// Makes the group with its limits.
     pub(crate) fn create(name: &str, resources: &ResourceSpec) -> Result<Self> {
-        let path = Path::new(CGROUP_MOUNT).join(name);
+        let Self { path } = Self::of_container(name);
         if let Err(error) = std::fs::create_dir(&path)
             && errno_of(&error) != Errno::EEXIST
         {
@@ -29,6 +31,11 @@ impl Cgroup {
             cgroup.write_limit(&file, &value)?;
         }
         Ok(cgroup)
+    }
+
+    /// The group that was made for a container.
+    pub(crate) fn of_container(name: &str) -> Self {
+        Self { path: Path::new(CGROUP_MOUNT).join(name) }
     }
 
     fn write_limit(&self, file: &str, value: &str) -> Result<()> {

@@ -95,6 +95,16 @@ async fn dispatch(sandbox: &Rc<Sandbox>, request: Request<Incoming>) -> Result<R
             sandbox.remove_container(id, &remove)?;
             Ok(no_content())
         }
+        ("POST", ["v1", "containers", id, action @ ("pause" | "unpause")]) => {
+            sandbox.freeze(id, *action == "pause").await?;
+            Ok(no_content())
+        }
+        ("POST", ["v1", "containers", id, "update"]) => {
+            sandbox.update(id, read_json(request).await?)?;
+            Ok(no_content())
+        }
+        ("GET", ["v1", "containers", id, "stats"]) => Ok(json(StatusCode::OK, &sandbox.stats(id)?)),
+        ("GET", ["v1", "containers", id, "top"]) => Ok(json(StatusCode::OK, &sandbox.top(id)?)),
         ("POST", ["v1", "containers", id, "processes", name]) => {
             let create: CreateProcess = read_json(request).await?;
             sandbox.create_process(id, name, create).await?;

@@ -1,5 +1,7 @@
 //! The sandbox: its containers and what can be asked of them.
 
+mod running;
+
 use crate::cgroup::{Cgroup, enable_controllers, open_cgroup_of};
 use crate::failure::{Doing, Result, internal, invalid, wrong_state};
 use crate::guest;
@@ -311,7 +313,7 @@ impl Sandbox {
                 (None, false) => "created",
             };
             let pid = if init.is_started() { init.pid.unsigned_abs() } else { 0 };
-            Some((id.clone(), ContainerStatus { state: state.to_owned(), pid, exit }))
+            Some((id.clone(), ContainerStatus { state: state.to_owned(), pid, paused: false, exit }))
         });
         SandboxStatus {
             generation: GENERATION,

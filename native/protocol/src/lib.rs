@@ -12,6 +12,10 @@
 //! | `POST /v1/sandbox/assign` | shim only: [`Assignment`] → 204; a waiting machine ([`PoolConfig`]) becomes this sandbox |
 //! | `POST /v1/containers/{id}` | [`CreateContainer`] → 201 once the root file system and the init process stand ready |
 //! | `DELETE /v1/containers/{id}` | agent only: [`RemoveContainer`] → 204; an ended container's mounts and network are gone, the machine fits the next one |
+//! | `POST /v1/containers/{id}/pause`, `…/unpause` | → 204 once all of the container's processes stand still, or run again |
+//! | `POST /v1/containers/{id}/update` | [`UpdateContainer`] → 204; other limits for a running container |
+//! | `GET /v1/containers/{id}/stats` | → [`ContainerStats`] |
+//! | `GET /v1/containers/{id}/top` | → [`ProcessList`] |
 //! | `POST /v1/containers/{id}/processes/{process}` | [`CreateProcess`] → 201; a further process (exec) in a running container |
 //! | `POST …/processes/{process}/start` | → [`Started`]; `init` is the container's own process |
 //! | `POST …/processes/{process}/kill` | [`Kill`] → 204 |
@@ -27,8 +31,14 @@
 //!
 //! Errors: a status ≥ 400 and [`Failure`] as the body.
 
+mod usage;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+pub use usage::{
+    BlockIoUse, ContainerStats, CpuUse, InterfaceUse, MachineUse, MemoryUse, PidsUse, ProcessFacts, ProcessList,
+    UpdateContainer,
+};
 
 /// Grows with each addition to this file that a peer must know of.
 pub const GENERATION: u32 = 2;
@@ -459,6 +469,9 @@ pub struct ContainerStatus {
     /// 0 before the start.
     #[serde(default)]
     pub pid: u32,
+    /// Its processes stand still.
+    #[serde(default)]
+    pub paused: bool,
     /// Present once exited.
     #[serde(default)]
     pub exit: Option<Exit>,
@@ -496,6 +509,8 @@ pub enum FailureCode {
     PortInUse,
     /// Memory, disk or processes have run out.
     ResourceExhausted,
+    /// More is asked for than there can be; the message has the numbers.
+    LimitExceeded,
     /// The machine did not come up, or died.
     MachineFailed,
     /// A deadline passed.
@@ -514,7 +529,10 @@ impl Failure {
     /// The HTTP status that goes with the code.
     pub fn status(&self) -> u16 {
         match self.code {
-            FailureCode::InvalidRequest | FailureCode::NoSuchUser | FailureCode::BadWorkingDirectory => 400,
+            FailureCode::InvalidRequest
+            | FailureCode::NoSuchUser
+            | FailureCode::BadWorkingDirectory
+            | FailureCode::LimitExceeded => 400,
             FailureCode::CommandNotFound | FailureCode::CommandNotExecutable => 422,
             FailureCode::NotFound => 404,
             FailureCode::WrongState | FailureCode::PortInUse => 409,

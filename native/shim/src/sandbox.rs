@@ -1,5 +1,7 @@
 //! The core: containers and processes of one sandbox, from their creation to the end of the shim.
 
+mod running;
+
 use crate::exit_record::ExitRecord;
 use crate::json_log::JsonLog;
 use crate::network::ports::HeldPorts;
@@ -11,7 +13,7 @@ use bulkhead_protocol::{
     SandboxStatus, Started,
 };
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,6 +52,8 @@ struct State {
     processes: BTreeMap<(String, String), Option<Arc<Process>>>,
     ended_processes: VecDeque<ProcessKey>,
     closing: bool,
+    /// Containers whose processes stand still.
+    paused: BTreeSet<String>,
     ports: Vec<bulkhead_protocol::PortBinding>,
 }
 
@@ -81,7 +85,10 @@ impl Sandbox {
             .processes
             .iter()
             .filter(|((_, process), _)| process == bulkhead_protocol::INIT)
-            .filter_map(|((container, _), process)| Some((container.clone(), container_status(process.as_ref()?))))
+            .filter_map(|((container, _), process)| {
+                let paused = state.paused.contains(container);
+                Some((container.clone(), ContainerStatus { paused, ..container_status(process.as_ref()?) }))
+            })
             .collect();
         let name = match (*self.0.ended.borrow(), self.0.wall.pool_state(), containers.is_empty()) {
             (true, ..) => "stopped",
@@ -150,6 +157,7 @@ impl Sandbox {
             return Err(Failure::new(FailureCode::InvalidRequest, message));
         }
         self.process(&ProcessKey::init(&key.container))?.require_running()?;
+        self.require_unpaused(&key.container)?;
         let reservation = self.reserve(key)?;
         let terminal = wants_terminal(&request.process);
         self.0.wall.create_process(key, request).await?;
@@ -187,7 +195,12 @@ impl Sandbox {
             return Err(Failure::new(FailureCode::InvalidRequest, format!("{key}: there is no signal {signal}")));
         }
         self.process(key)?.require_running()?;
-        self.0.wall.kill(key, signal).await
+        self.0.wall.kill(key, signal).await?;
+        if signal == libc::SIGKILL && key.is_init() {
+            // A frozen process does not even die.
+            self.wake(&key.container).await;
+        }
+        Ok(())
     }
 
     /// Sets a terminal's size.
@@ -220,6 +233,10 @@ impl Sandbox {
 
     /// Ends everything and waits until it is told.
     pub async fn stop(&self, deadline: Duration) -> Result<(), Failure> {
+        let paused: Vec<String> = self.lock().paused.iter().cloned().collect();
+        for container in paused {
+            self.wake(&container).await;
+        }
         self.0.wall.stop(deadline).await?;
         self.ended().await;
         Ok(())
@@ -413,5 +430,5 @@ fn container_status(process: &Arc<Process>) -> ContainerStatus {
         ProcessState::Running { pid } => ("running", pid),
         ProcessState::Exited => ("exited", 0),
     };
-    ContainerStatus { state: state.to_owned(), pid, exit: process.exit() }
+    ContainerStatus { state: state.to_owned(), pid, paused: false, exit: process.exit() }
 }

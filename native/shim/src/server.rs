@@ -206,6 +206,17 @@ async fn route(
             sandbox.create_container(id, body(request).await?).await?;
             Ok(respond(StatusCode::CREATED, None))
         }
+        (method, ["v1", "containers", id, action]) => {
+            check_name(id)?;
+            match (method, *action) {
+                (&Method::POST, "pause") => sandbox.pause(id).await.map(|()| no_content()),
+                (&Method::POST, "unpause") => sandbox.unpause(id).await.map(|()| no_content()),
+                (&Method::POST, "update") => sandbox.update(id, body(request).await?).await.map(|()| no_content()),
+                (&Method::GET, "stats") => Ok(json(StatusCode::OK, &sandbox.stats(id).await?)),
+                (&Method::GET, "top") => Ok(json(StatusCode::OK, &sandbox.top(id).await?)),
+                _ => Err(no_such_path(&path)),
+            }
+        }
         (&Method::POST, ["v1", "containers", id, "processes", process]) => {
             let key = process_key(id, process)?;
             sandbox.create_process(&key, body(request).await?).await?;

@@ -9,7 +9,8 @@ use crate::phases::Phases;
 use crate::reaper::Reaper;
 use crate::vm::VmWall;
 use bulkhead_protocol::{
-    Assignment, CreateContainer, CreateProcess, Exit, Failure, FailureCode, Resize, SandboxConfig, Started, WallConfig,
+    Assignment, ContainerStats, CreateContainer, CreateProcess, Exit, Failure, FailureCode, ProcessList, Resize,
+    SandboxConfig, Started, UpdateContainer, WallConfig,
 };
 use bytes::Bytes;
 use std::os::fd::OwnedFd;
@@ -148,6 +149,31 @@ impl ActiveWall {
     /// Sends a signal to a started process.
     pub async fn kill(&self, key: &ProcessKey, signal: i32) -> Result<(), Failure> {
         either!(self, wall => wall.kill(key, signal).await)
+    }
+
+    /// Makes all processes of a container stand still.
+    pub async fn pause(&self, id: &str) -> Result<(), Failure> {
+        either!(self, wall => wall.pause(id).await)
+    }
+
+    /// Lets them run again.
+    pub async fn unpause(&self, id: &str) -> Result<(), Failure> {
+        either!(self, wall => wall.unpause(id).await)
+    }
+
+    /// Gives a running container other limits.
+    pub async fn update(&self, id: &str, request: UpdateContainer) -> Result<(), Failure> {
+        either!(self, wall => wall.update(id, request).await)
+    }
+
+    /// What a running container has used.
+    pub async fn stats(&self, id: &str) -> Result<ContainerStats, Failure> {
+        either!(self, wall => wall.stats(id).await)
+    }
+
+    /// The processes of a running container.
+    pub async fn top(&self, id: &str) -> Result<ProcessList, Failure> {
+        either!(self, wall => wall.top(id).await)
     }
 
     /// Changes the size of a process's terminal.

@@ -107,6 +107,22 @@ export const containerRoutes: readonly Route[] = [
   },
   {
     method: 'POST',
+    path: '/containers/{id}/pause',
+    async handle(request, reply, { engine }) {
+      await engine.containers.pause(id(request));
+      reply.empty(204);
+    },
+  },
+  {
+    method: 'POST',
+    path: '/containers/{id}/unpause',
+    async handle(request, reply, { engine }) {
+      await engine.containers.unpause(id(request));
+      reply.empty(204);
+    },
+  },
+  {
+    method: 'POST',
     path: '/containers/{id}/resize',
     async handle(request, reply, { engine }) {
       await engine.containers.resize(id(request), terminalSize(request));

@@ -123,6 +123,16 @@ impl Container {
         Ok((container, process))
     }
 
+    /// The directory of its files.
+    pub fn bundle(&self) -> &Path {
+        &self.bundle
+    }
+
+    /// The host's number of its init process.
+    pub fn init_pid(&self) -> u32 {
+        self.init_pid
+    }
+
     /// Lets the init process go.
     pub async fn start(&self, init: &OsProcess, runc: &Runc) -> Result<Started, Failure> {
         if self.has_hooks || !release_init(&runc.root().join(&self.id).join("exec.fifo")) {

@@ -9,6 +9,7 @@ mod console;
 mod container;
 mod mounts;
 mod runc;
+mod running;
 mod spec;
 mod stdio;
 pub mod user;

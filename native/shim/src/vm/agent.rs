@@ -22,8 +22,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// Small frames cost an emulated guest more than anything else on this path.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
 const HEADER_BYTES_MAX: u32 = 16 << 10;
-/// An answer that is not a stream.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// An answer that is not a stream. The longest is a list of processes, which the agent bounds below this.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// A fresh machine sends nothing before the preamble, a used one what was left of its last session.
 const LEFTOVER_BYTES_MAX: usize = 4 << 20;
 

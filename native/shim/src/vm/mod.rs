@@ -15,6 +15,7 @@ mod machine;
 mod monitor;
 mod pool;
 mod ram_file;
+mod running;
 mod saved;
 mod slots;
 mod stdin;
