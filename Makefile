@@ -12,6 +12,7 @@ PREFIX ?= /usr/local
 IMAGE ?=
 STATIC_TARGET := x86_64-unknown-linux-gnu
 AGENT := native/target/$(STATIC_TARGET)/release-small/bulkhead-agent
+WARM_UP := native/target/$(STATIC_TARGET)/release-small/bulkhead-warm-up
 VM := build/vm
 RUST_SOURCES := $(shell find native -path native/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
 TYPESCRIPT_SOURCES := $(shell find src -name '*.ts')
@@ -46,7 +47,10 @@ $(AGENT): $(RUST_SOURCES) | packages
 	cd native && RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile release-small -p bulkhead-agent --target $(STATIC_TARGET)
 	@touch $@
 
-images: $(VM)/kernel/debian/vmlinux $(VM)/initramfs.cpio $(VM)/scratch.ext4
+# Our own kernel's initramfs too, once that kernel was built: it has the agent in it.
+OWN_INITRAMFS := $(if $(wildcard $(VM)/kernel/bulkhead/vmlinux),$(VM)/initramfs-bulkhead.cpio)
+
+images: $(VM)/kernel/debian/vmlinux $(VM)/initramfs.cpio $(OWN_INITRAMFS) $(VM)/scratch.ext4 $(VM)/warm-up.erofs
 
 $(VM)/kernel/debian/vmlinux: | packages
 	@echo "== guest kernel (Debian's)"
@@ -56,9 +60,17 @@ $(VM)/initramfs.cpio: $(AGENT) $(VM)/kernel/debian/vmlinux vm-images/initramfs/b
 	@echo "== guest initramfs"
 	vm-images/initramfs/build-initramfs debian
 
+$(VM)/initramfs-bulkhead.cpio: $(AGENT) vm-images/initramfs/build-initramfs
+	@echo "== guest initramfs of our own kernel"
+	vm-images/initramfs/build-initramfs bulkhead
+
 $(VM)/scratch.ext4: vm-images/scratch/build-scratch | packages
 	@echo "== scratch disk template"
 	vm-images/scratch/build-scratch
+
+$(VM)/warm-up.erofs: $(AGENT) build/.native vm-images/warm-up/build-warm-up
+	@echo "== layer of the warm-up"
+	vm-images/warm-up/build-warm-up $(WARM_UP) native/target/release/bulkhead-layer
 
 build/bulkhead.mjs: $(TYPESCRIPT_SOURCES) scripts/bundle.ts build/.npm
 	@node scripts/bundle.ts
@@ -66,7 +78,7 @@ build/bulkhead.mjs: $(TYPESCRIPT_SOURCES) scripts/bundle.ts build/.npm
 kernel: setup ## our own guest kernel, which boots quicker than Debian's (about 5 minutes)
 	@scripts/install-packages kernel
 	vm-images/kernel/build-bulkhead-kernel
-	vm-images/initramfs/build-initramfs bulkhead
+	$(MAKE) $(VM)/initramfs-bulkhead.cpio
 
 demo: setup ## from a bare machine to a container in a micro-VM and one on the host's kernel
 	@scripts/install-packages demo

@@ -22,6 +22,12 @@ export interface HostResources {
   readonly memoryBytes: number;
 }
 
+/** A size of machine: saved and waiting machines come in these only. */
+export interface MachineClass {
+  readonly vcpus: number;
+  readonly memoryBytes: number;
+}
+
 export interface ResourcePlan {
   /** CPUs' worth of time, for example 1.5; undefined is unlimited. */
   readonly cpuLimit: number | undefined;
@@ -32,10 +38,8 @@ export interface ResourcePlan {
   readonly machineMemoryBytes: number;
 }
 
-export interface MachineDefaults {
-  readonly vcpus: number;
-  readonly memoryBytes: number;
-}
+/** What a machine gets whose user names no limits. */
+export type MachineDefaults = MachineClass;
 
 /** Checks the request against the host and decides limits and machine size. Refusals name what was asked and what there is. */
 export function planResources(request: ResourceRequest, host: HostResources, defaults: MachineDefaults): ResourcePlan {

@@ -22,6 +22,7 @@ export function findArtifacts(): Artifacts {
       kernelPath: hasOwnKernel ? ownKernel : join(images, 'kernel', 'debian', 'vmlinux'),
       initramfsPath: join(images, hasOwnKernel ? 'initramfs-bulkhead.cpio' : 'initramfs.cpio'),
       scratchTemplatePath: join(images, 'scratch.ext4'),
+      warmUpPath: join(images, 'warm-up.erofs'),
     },
   };
 }

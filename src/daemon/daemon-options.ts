@@ -14,6 +14,9 @@ const settingsSchema = z.strictObject({
   isolation: isolationSchema.default('vm'),
   'allowed-isolation': z.array(isolationSchema).default(['vm', 'os']),
   accelerator: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
+  pool: z.number().int('a whole number').min(0).max(64).optional(),
+  'saved-machines': z.boolean().default(true),
+  'guest-aslr': z.boolean().default(true),
   'bridge-prefix': z
     .string()
     .regex(/^[a-z][a-z0-9]{0,4}$/, 'one to five letters and digits, for example bh')
@@ -77,6 +80,16 @@ function parseFlags(argv: readonly string[]): Record<string, unknown> & { 'confi
     .option('isolation', { type: 'string', describe: 'wall of containers whose user names none: vm or os [vm]' })
     .option('allowed-isolation', { ...list, describe: 'walls that clients may ask for (repeatable) [vm, os]' })
     .option('accelerator', { type: 'string', describe: 'auto, kvm or tcg (software emulation) [auto]' })
+    .option('pool', {
+      type: 'number',
+      requiresArg: true,
+      describe: 'machines of each size that are kept ready [1 in emulation, else 0]',
+    })
+    .option('saved-machines', { type: 'boolean', describe: 'start machines from a saved one instead of booting [true]' })
+    .option('guest-aslr', {
+      type: 'boolean',
+      describe: 'random addresses in machines; off, emulated programs start quicker and are easier to attack [true]',
+    })
     .option('bridge-prefix', { type: 'string', describe: 'first letters of our network interfaces [bh]' })
     .option('bip', {
       type: 'string',

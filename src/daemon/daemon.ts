@@ -29,6 +29,7 @@ import { findArtifacts } from './artifacts.ts';
 import type { DaemonSettings } from './daemon-options.ts';
 import { planListeners } from './listeners.ts';
 import { createLogger } from './logging.ts';
+import { openMachines } from './machines.ts';
 import { registryProxy } from './registry-proxy.ts';
 import { subnetsOfPool } from './address-pools.ts';
 import { PRODUCT_VERSION } from './version.ts';
@@ -77,7 +78,10 @@ export class Daemon {
     );
     const clock = systemClock;
     const events = new EventRing(clock);
-    const machine = await MachineHost.open(settings.accelerator, artifacts.machineFiles, dataRoot);
+    const machine = await MachineHost.open(settings.accelerator, artifacts.machineFiles, {
+      scope: dataRoot,
+      kernelArguments: settings['guest-aslr'] ? [] : ['norandmaps'],
+    });
     const store = await ImageStore.open({
       root: dataRoot,
       database,
@@ -98,19 +102,26 @@ export class Daemon {
       addressPools: settings['default-address-pools'].flatMap(subnetsOfPool),
       nowMs: clock.nowMs(),
     });
-    const context: EngineContext = {
-      table: ContainerTable.load(database),
-      images: store,
-      events,
-      launcher: new ShimLauncher({ shimPath: artifacts.shimPath }),
-      network,
-      machine,
-      layerMounts: await LayerMounts.open(join(execRoot, 'layers')),
-      clock,
-      logger,
+    const hostFacts = {
       host: { cpus: availableParallelism(), memoryBytes: totalmem() },
       machineDefaults: MACHINE_DEFAULTS,
       hostCapabilities: await hostCapabilities(),
+      machine,
+    };
+    const launcher = new ShimLauncher({ shimPath: artifacts.shimPath });
+    const { templates, pool } = openMachines(settings, { ...hostFacts, launcher, logger, shimPath: artifacts.shimPath });
+    const context: EngineContext = {
+      ...hostFacts,
+      table: ContainerTable.load(database),
+      images: store,
+      events,
+      launcher,
+      network,
+      templates,
+      pool,
+      layerMounts: await LayerMounts.open(join(execRoot, 'layers')),
+      clock,
+      logger,
       hostCgroupVersion: await cgroupVersion(),
       runcPath: 'runc',
       dataRoot,
@@ -121,8 +132,11 @@ export class Daemon {
     };
     const images = new Images(context);
     const containers = new Containers(context, (imageId) => images.afterContainerRemoval(imageId));
-    await containers.reconcile();
+    const claimed = new Set(context.table.all().flatMap(({ sandbox }) => (sandbox ? [sandbox.runtimeDir] : [])));
+    await Promise.all([containers.reconcile(), pool?.adopt(claimed), templates?.sweep()]);
     stack.defer(() => containers.detach());
+    stack.defer(() => templates?.settle());
+    stack.defer(() => pool?.close());
     const execs = new Execs(context, (record) => containers.sandboxOf(record));
     stack.defer(() => execs.detach());
     const engine = {
@@ -152,6 +166,7 @@ export class Daemon {
     // Nobody waits for it, except the end of what it works on.
     const sweeping = images.sweep();
     stack.defer(() => sweeping);
+    pool?.refill();
     logger.info({ accelerator: machine.accelerator, problem: machine.problem, kvm: machine.kvm }, 'ready');
     const clearHost = async (): Promise<void> => {
       try {

@@ -81,7 +81,7 @@ async function knownContainers(host: string): Promise<ReadonlySet<string> | unde
 }
 
 async function examineHost(): Promise<Finding[]> {
-  const machine = await MachineHost.open('auto', findArtifacts().machineFiles, 'doctor');
+  const machine = await MachineHost.open('auto', findArtifacts().machineFiles, { scope: 'doctor', kernelArguments: [] });
   const walls = [machineFinding(machine), await namespaceFinding()];
   const canRun = walls.some(({ verdict }) => verdict === 'ok');
   return [

@@ -34,6 +34,8 @@ export interface SandboxRecord {
   readonly ports: Readonly<Record<string, readonly PublishedPort[]>>;
   /** Of the machine process (vm wall). */
   readonly uid?: number;
+  /** The tap in the machine's network slot (vm wall). */
+  readonly tapName?: string;
   readonly cgroupPath: string;
   readonly phases: readonly { readonly name: string; readonly monotonicNs: number }[];
 }

@@ -4,14 +4,15 @@ import { EngineError, toEngineError } from '../core/errors.ts';
 import { shortId } from '../core/ids.ts';
 import { planPorts } from '../core/ports.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
-import type { SandboxExit, SandboxPort } from '../wire/shim.ts';
+import type { PooledMachine } from '../sandbox/vm/machine-pool.ts';
+import type { Assignment, MachineTemplate, SandboxExit, SandboxPort } from '../wire/shim.ts';
 import type { Attachments } from './attachments.ts';
 import { containerEvent, networkEvent } from './container-event.ts';
 import type { ContainerRecord, SandboxRecord } from './container-record.ts';
 import { containerPaths } from './container-view.ts';
 import type { EngineContext } from './engine-context.ts';
 import { SandboxHost } from './sandbox-host.ts';
-import { planCreateContainer, planSandbox } from './sandbox-plan.ts';
+import { machineClassOf, planAssignment, planCreateContainer, planSandbox } from './sandbox-plan.ts';
 import type { Waiters } from './waiters.ts';
 
 const INIT = 'init';
@@ -21,6 +22,19 @@ const KILL_DEADLINE_MS = 10_000;
 const START_DEADLINE_MS = 60_000;
 /** A shim answers its status from memory. One that cannot is stopped, or starved: its container is left alone. */
 const STATUS_DEADLINE_MS = 5_000;
+
+/** What a start that failed has to clear away. */
+interface StartAttempt {
+  sandbox: Sandbox | undefined;
+  usedTemplate?: boolean;
+}
+
+interface PlannedStart {
+  readonly planned: SandboxRecord;
+  readonly pooled: PooledMachine | undefined;
+  readonly phases: { name: string; monotonicNs: number }[];
+  readonly fresh: boolean;
+}
 
 interface LiveContainer {
   readonly sandbox: Sandbox;
@@ -79,29 +93,28 @@ export class ContainerRunner {
 
   /** The caller holds the container's lock, and the sandbox of an earlier run is gone. */
   async start(record: ContainerRecord): Promise<void> {
-    let sandbox: Sandbox | undefined;
+    const attempt: StartAttempt = { sandbox: undefined };
     try {
-      const planned = this.#host.reserve(record);
-      // The intent goes to disk before the first effect, so that whatever is left after a crash has an owner.
-      this.#context.table.update({ ...record, sandbox: planned });
-      const onMade = (made: Sandbox): void => {
-        sandbox = made;
-      };
       try {
-        await this.#launch(record, planned, onMade);
+        await this.#attempt(record, attempt, { fresh: false });
       } catch (error) {
         if (!isBootFailure(error)) throw error;
-        // On a crowded host an emulated kernel can miss its timer while it measures it, and gives up: it deserves a second try.
-        this.#context.logger.warn(
-          { err: error, container: record.id },
-          'the machine did not come up; trying once more',
-        );
-        await endSandbox(sandbox);
-        await this.#host.clear(planned);
-        await this.#launch(record, planned, onMade);
+        // Nothing of the container has run yet. What was prepared may have been at fault, or the host so crowded that an emulated kernel missed
+        // its timer while it measured it: the second try boots.
+        this.#context.logger.warn({ err: error, container: record.id }, 'the machine did not come up; trying once more');
+        await endSandbox(attempt.sandbox);
+        await this.#giveBack(record.id);
+        if (attempt.usedTemplate) this.#context.templates?.reject(machineClassOf(record, this.#context));
+        await this.#attempt(record, attempt, { fresh: true });
       }
     } catch (error) {
-      await this.#startFailed(record, sandbox, toEngineError(error, `cannot start container ${shortId(record.id)}`));
+      await this.#startFailed(
+        record,
+        attempt.sandbox,
+        toEngineError(error, `cannot start container ${shortId(record.id)}`),
+      );
+    } finally {
+      this.#context.pool?.refill();
     }
   }
 
@@ -149,16 +162,34 @@ export class ContainerRunner {
     for (const live of this.#live.values()) live.watch.abort();
   }
 
-  async #launch(record: ContainerRecord, planned: SandboxRecord, onMade: (sandbox: Sandbox) => void): Promise<void> {
+  async #attempt(record: ContainerRecord, attempt: StartAttempt, options: { fresh: boolean }): Promise<void> {
+    const phases = [{ name: 'start-requested', monotonicNs: this.#context.clock.monotonicNs() }];
+    attempt.sandbox = undefined;
+    attempt.usedTemplate = false;
+    const { sandbox: planned, pooled } = this.#host.reserve(record, options);
+    // The intent goes to disk before the first effect, so that whatever is left after a crash has an owner.
+    this.#context.table.update({ ...record, sandbox: planned });
+    if (pooled) attempt.sandbox = pooled.sandbox;
+    try {
+      await this.#launch(record, { planned, pooled, phases, fresh: options.fresh }, attempt);
+    } finally {
+      if (pooled) await this.#context.pool?.handedOver(pooled);
+    }
+  }
+
+  async #launch(record: ContainerRecord, start: PlannedStart, attempt: StartAttempt): Promise<void> {
     const { launcher, clock } = this.#context;
-    const phases = [{ name: 'start-requested', monotonicNs: clock.monotonicNs() }];
+    const { planned, pooled, phases } = start;
     const mark = (name: string): void => void phases.push({ name, monotonicNs: clock.monotonicNs() });
     const { PortBindings: bindings, PublishAllPorts: publishAll } = record.hostConfig;
     const ports = planPorts(bindings ?? {}, Object.keys(record.config.ExposedPorts ?? {}), publishAll ?? false);
-    const input = await this.#host.prepare(record, planned, ports);
+    const template = pooled || start.fresh ? undefined : await this.#findTemplate(record);
+    const input = await this.#host.prepare(record, planned, ports, template);
     mark('planned');
-    const sandbox = await launcher.launch(planSandbox(input));
-    onMade(sandbox);
+    attempt.usedTemplate = template !== undefined;
+    const sandbox = pooled?.sandbox ?? (await launcher.launch(planSandbox(input)));
+    attempt.sandbox = sandbox;
+    if (pooled) await assign(pooled.sandbox, planAssignment(input));
     mark('sandbox-ready');
     const run = async (): Promise<number> => {
       await sandbox.createContainer(record.id, planCreateContainer(input));
@@ -183,6 +214,16 @@ export class ContainerRunner {
     );
     // Who attached while it was starting gets its output from the beginning, too.
     await this.#attachments.connect(record.id, sandbox);
+  }
+
+  /** The next container of this size finds one, if this one does not. */
+  async #findTemplate(record: ContainerRecord): Promise<MachineTemplate | undefined> {
+    const { templates } = this.#context;
+    if (!templates || record.isolation !== 'vm') return undefined;
+    const size = machineClassOf(record, this.#context);
+    const found = await templates.find(size);
+    if (!found) void templates.ensure(size);
+    return found;
   }
 
   async #reconcileOne(record: ContainerRecord): Promise<void> {
@@ -336,9 +377,20 @@ export class ContainerRunner {
   }
 }
 
-/** The machine ended before its agent answered: nothing of the container has run yet. */
+/** The machine ended before its agent answered, or before it was this container's: nothing of the container has run yet. */
 function isBootFailure(error: unknown): boolean {
-  return error instanceof EngineError && error.details['shimCode'] === 'machine-failed';
+  if (!(error instanceof EngineError)) return false;
+  return error.details['shimCode'] === 'machine-failed' || error.details['isUnassigned'] === true;
+}
+
+/** A machine that waited may have died meanwhile: that is no fault of the container. */
+async function assign(sandbox: Sandbox, assignment: Assignment): Promise<void> {
+  try {
+    await sandbox.assign(assignment);
+  } catch (error) {
+    if (!(error instanceof EngineError) || (error.code !== 'unavailable' && error.code !== 'wrong-state')) throw error;
+    throw new EngineError(error.code, error.message, { cause: error, details: { isUnassigned: true } });
+  }
 }
 
 async function endSandbox(sandbox: Sandbox | undefined): Promise<void> {

@@ -6,12 +6,13 @@ import { newId, shortId } from '../core/ids.ts';
 import type { PortRequest } from '../core/ports.ts';
 import { killAndRemoveCgroup } from '../platform/cgroups.ts';
 import { copySparse } from '../platform/ffi/files.ts';
-import type { CreateContainer } from '../wire/shim.ts';
+import type { PooledMachine } from '../sandbox/vm/machine-pool.ts';
+import type { CreateContainer, MachineTemplate } from '../wire/shim.ts';
 import type { ContainerRecord, SandboxRecord } from './container-record.ts';
 import { containerPaths } from './container-view.ts';
 import type { EngineContext } from './engine-context.ts';
 import { availableCapabilities } from './process-plan.ts';
-import { planEndpoint, type SandboxPlanInput } from './sandbox-plan.ts';
+import { machineClassOf, planEndpoint, type SandboxPlanInput } from './sandbox-plan.ts';
 
 /** What a sandbox takes of the host: reserved before it is made, made for it, taken up again after the daemon's death, and given back. */
 export class SandboxHost {
@@ -21,38 +22,26 @@ export class SandboxHost {
     this.#context = context;
   }
 
-  /** Reserves an address and a user id. Nothing is made yet: this is the intent that goes to disk first. */
-  reserve(record: ContainerRecord): SandboxRecord {
-    const { network, execRoot, interfacePrefix, machine } = this.#context;
-    const mode = record.hostConfig.NetworkMode ?? network.name;
-    const wantsNetwork = mode !== 'none';
-    if (wantsNetwork && mode !== network.name && mode !== network.id) {
-      throw new EngineError('not-found', `network ${mode} not found`);
+  /**
+   * Reserves an address, and a user id or a machine that waits. Nothing is made yet: this is the intent that goes to disk first. With `fresh`
+   * no waiting machine is taken.
+   */
+  reserve(record: ContainerRecord, options: { fresh: boolean }): { sandbox: SandboxRecord; pooled?: PooledMachine } {
+    const { execRoot, interfacePrefix, machine, pool } = this.#context;
+    const address = this.#allocateAddress(record);
+    if (record.isolation === 'os') {
+      const hostInterface = `${interfacePrefix}v${nameDigits(record.id, interfacePrefix)}`;
+      return { sandbox: this.#planRecord(record, {}, address, hostInterface) };
     }
-    const address = wantsNetwork ? network.allocate() : undefined;
-    return {
-      runtimeDir: join(execRoot, 's', shortId(record.id)),
-      cgroupPath: `bulkhead/${record.id}`,
-      ports: {},
-      phases: [],
-      ...(record.isolation === 'vm' ? { uid: machine.allocateUid(record.id) } : {}),
-      ...(address === undefined
-        ? {}
-        : {
-            network: planEndpoint({
-              containerId: record.id,
-              networkId: network.id,
-              networkName: network.name,
-              endpointId: newId(),
-              address,
-              gateway: network.gateway,
-              subnet: network.subnet,
-              wall: record.isolation,
-              interfacePrefix,
-              macAddress: record.config.MacAddress ?? undefined,
-            }),
-          }),
-    };
+    const pooled = options.fresh ? undefined : pool?.take(machineClassOf(record, this.#context));
+    if (pooled) {
+      const { runtimeDir, cgroupPath, uid, tapName } = pooled;
+      const own = { runtimeDir, cgroupPath, uid, tapName };
+      return { sandbox: this.#planRecord(record, own, address, tapName), pooled };
+    }
+    const tapName = `${interfacePrefix}t${nameDigits(record.id, interfacePrefix)}`;
+    const own = { runtimeDir: join(execRoot, 's', shortId(record.id)), uid: machine.allocateUid(record.id), tapName };
+    return { sandbox: this.#planRecord(record, own, address, tapName) };
   }
 
   /** A sandbox that an earlier daemon made keeps what it has. */
@@ -66,6 +55,7 @@ export class SandboxHost {
     record: ContainerRecord,
     sandbox: SandboxRecord,
     ports: readonly PortRequest[],
+    template: MachineTemplate | undefined,
   ): Promise<SandboxPlanInput> {
     const { images, machine, network, dataRoot } = this.#context;
     const paths = containerPaths(dataRoot, record.id);
@@ -87,6 +77,7 @@ export class SandboxHost {
       host: this.#context.host,
       machineDefaults: this.#context.machineDefaults,
       machine: record.isolation === 'vm' ? machine.config() : undefined,
+      template,
       runcPath: this.#context.runcPath,
       bridge: sandbox.network ? { name: network.bridgeName, mtu: network.mtu } : undefined,
       resolvConf: await network.resolvConf(),
@@ -111,6 +102,46 @@ export class SandboxHost {
     await killAndRemoveCgroup(sandbox.cgroupPath);
   }
 
+  #allocateAddress(record: ContainerRecord): number | undefined {
+    const { network } = this.#context;
+    const mode = record.hostConfig.NetworkMode ?? network.name;
+    if (mode === 'none') return undefined;
+    if (mode !== network.name && mode !== network.id) {
+      throw new EngineError('not-found', `network ${mode} not found`);
+    }
+    return network.allocate();
+  }
+
+  #planRecord(
+    record: ContainerRecord,
+    own: Partial<SandboxRecord>,
+    address: number | undefined,
+    hostInterface: string,
+  ): SandboxRecord {
+    const { network, execRoot } = this.#context;
+    return {
+      runtimeDir: join(execRoot, 's', shortId(record.id)),
+      cgroupPath: `bulkhead/${record.id}`,
+      ports: {},
+      phases: [],
+      ...own,
+      ...(address === undefined
+        ? {}
+        : {
+            network: planEndpoint({
+              networkId: network.id,
+              networkName: network.name,
+              endpointId: newId(),
+              address,
+              gateway: network.gateway,
+              subnet: network.subnet,
+              hostInterface,
+              macAddress: record.config.MacAddress ?? undefined,
+            }),
+          }),
+    };
+  }
+
   async #prepareRoot(
     record: ContainerRecord,
     unpacked: readonly { imagePath: string; sizeBytes: number; diffId: string }[],
@@ -133,4 +164,9 @@ export class SandboxHost {
       if (!(error instanceof EngineError && error.code === 'conflict')) throw error;
     }
   }
+}
+
+/** An interface name has 15 bytes at most: enough of the id to be unique, and to find the owner by. */
+function nameDigits(id: string, interfacePrefix: string): string {
+  return id.slice(0, 14 - interfacePrefix.length);
 }

@@ -1,11 +1,19 @@
 import { formatAddress, macAddressFor, type Subnet } from '../core/address-allocation.ts';
 import { EngineError } from '../core/errors.ts';
 import { shortId } from '../core/ids.ts';
-import { planResources, type HostResources, type MachineDefaults } from '../core/resources.ts';
+import {
+  planResources,
+  type HostResources,
+  type MachineClass,
+  type MachineDefaults,
+  type ResourceRequest,
+} from '../core/resources.ts';
 import {
   PROTOCOL_GENERATION,
+  type Assignment,
   type CreateContainer,
   type MachineConfig,
+  type MachineTemplate,
   type SandboxConfig,
   type SandboxPort,
 } from '../wire/shim.ts';
@@ -26,6 +34,8 @@ export interface SandboxPlanInput {
   readonly machine:
     | Pick<MachineConfig, 'accelerator' | 'qemuPath' | 'kernelPath' | 'initramfsPath' | 'kernelArguments' | 'cpuModel'>
     | undefined;
+  /** A saved machine to start from. */
+  readonly template: MachineTemplate | undefined;
   readonly runcPath: string;
   readonly bridge: { readonly name: string; readonly mtu: number } | undefined;
   readonly resolvConf: string;
@@ -63,7 +73,7 @@ export function planSandbox(input: SandboxPlanInput): SandboxConfig {
     ports: input.ports,
   };
   if (record.isolation === 'os') return { ...base, wall: 'os', os: { runcPath: input.runcPath } };
-  if (!machine || sandbox.uid === undefined) {
+  if (!machine || sandbox.uid === undefined || sandbox.tapName === undefined) {
     throw new EngineError('internal', `container ${shortId(record.id)}: no machine was planned for it`);
   }
   return {
@@ -76,8 +86,25 @@ export function planSandbox(input: SandboxPlanInput): SandboxConfig {
       memoryBytes: resources.machineMemoryBytes,
       uid: sandbox.uid,
       cgroupPath: sandbox.cgroupPath,
+      tapName: sandbox.tapName,
+      ...(input.template ? { template: input.template } : {}),
     },
   };
+}
+
+/** What a machine that waits is told when it becomes this container's. */
+export function planAssignment(input: SandboxPlanInput): Assignment {
+  const { stateDir, hostname, ports, network } = planSandbox(input);
+  return { stateDir, hostname, ports, ...(network ? { network } : {}) };
+}
+
+/** The size of machine that a container wants. */
+export function machineClassOf(
+  { hostConfig }: ContainerRecord,
+  on: { host: HostResources; machineDefaults: MachineDefaults },
+): MachineClass {
+  const { vcpus, machineMemoryBytes } = planResources(resourceRequest(hostConfig), on.host, on.machineDefaults);
+  return { vcpus, memoryBytes: machineMemoryBytes };
 }
 
 export function planCreateContainer(input: SandboxPlanInput): CreateContainer {
@@ -110,8 +137,12 @@ export function planCreateContainer(input: SandboxPlanInput): CreateContainer {
 }
 
 function resourcesOf(input: SandboxPlanInput): ReturnType<typeof planResources> {
-  const { NanoCpus: nanoCpus, CpuQuota: cpuQuota, CpuPeriod: cpuPeriod, Memory: memory } = input.record.hostConfig;
-  return planResources({ nanoCpus, cpuQuota, cpuPeriod, memory }, input.host, input.machineDefaults);
+  return planResources(resourceRequest(input.record.hostConfig), input.host, input.machineDefaults);
+}
+
+function resourceRequest(hostConfig: ContainerRecord['hostConfig']): ResourceRequest {
+  const { NanoCpus: nanoCpus, CpuQuota: cpuQuota, CpuPeriod: cpuPeriod, Memory: memory } = hostConfig;
+  return { nanoCpus, cpuQuota, cpuPeriod, memory };
 }
 
 function planFiles(input: SandboxPlanInput): Record<string, string> {
@@ -165,18 +196,15 @@ function planResolvConf(hostConfig: ContainerRecord['hostConfig'], inherited: st
 
 /** The endpoint of a sandbox on the default network. */
 export function planEndpoint(options: {
-  containerId: string;
   networkId: string;
   networkName: string;
   endpointId: string;
   address: number;
   gateway: number;
   subnet: Subnet;
-  wall: 'vm' | 'os';
-  interfacePrefix: string;
+  hostInterface: string;
   macAddress: string | undefined;
 }): NonNullable<SandboxRecord['network']> {
-  const kind = options.wall === 'vm' ? 't' : 'v';
   return {
     networkId: options.networkId,
     networkName: options.networkName,
@@ -185,7 +213,6 @@ export function planEndpoint(options: {
     ipv4Address: formatAddress(options.address),
     ipv4PrefixLength: options.subnet.prefixLength,
     ipv4Gateway: formatAddress(options.gateway),
-    // An interface name has 15 bytes at most: enough of the id to be unique, and to find the owner by.
-    hostInterface: `${options.interfacePrefix}${kind}${options.containerId.slice(0, 14 - options.interfacePrefix.length)}`,
+    hostInterface: options.hostInterface,
   };
 }

@@ -12,7 +12,12 @@ export interface MachineFiles {
   readonly initramfsPath: string;
   /** Sparse disk image with an empty ext4: every machine's scratch disk starts as a copy of it. */
   readonly scratchTemplatePath: string;
+  /** Layer with the program that a pooled machine runs before it waits. */
+  readonly warmUpPath: string;
 }
+
+/** What a machine is before it knows its container. */
+export type MachineBase = Omit<MachineConfig, 'vcpus' | 'memoryBytes' | 'uid' | 'cgroupPath' | 'driver' | 'tapName' | 'template'>;
 
 /** Users that machine processes run as. Beyond what distributions and user namespaces hand out (subuid starts at 100000). */
 const FIRST_UID = 1_900_000_000;
@@ -24,7 +29,8 @@ export class MachineHost {
   /** What the probe of /dev/kvm found. */
   readonly kvm: KvmProbe;
   readonly scratchTemplatePath: string;
-  readonly #config: Omit<MachineConfig, 'vcpus' | 'memoryBytes' | 'uid' | 'cgroupPath' | 'driver'> | undefined;
+  readonly warmUpPath: string;
+  readonly #config: MachineBase | undefined;
   readonly #problem: string | undefined;
   readonly #uids = new Map<number, string>();
   /** Where the search for a free one begins: apart from that of another daemon on the same host. */
@@ -37,11 +43,13 @@ export class MachineHost {
     qemuPath: string | undefined;
     problem: string | undefined;
     scope: string;
+    kernelArguments: readonly string[];
   }) {
     this.#firstUid = createHash('sha256').update(options.scope).digest().readUInt16BE(0);
     this.accelerator = options.accelerator;
     this.kvm = options.kvm;
     this.scratchTemplatePath = options.files.scratchTemplatePath;
+    this.warmUpPath = options.files.warmUpPath;
     this.#problem = options.problem;
     this.#config =
       options.qemuPath === undefined
@@ -51,13 +59,17 @@ export class MachineHost {
             qemuPath: options.qemuPath,
             kernelPath: options.files.kernelPath,
             initramfsPath: options.files.initramfsPath,
-            kernelArguments: [],
+            kernelArguments: options.kernelArguments,
             cpuModel: options.accelerator === 'kvm' ? 'host' : 'max',
           };
   }
 
-  /** Probes the host; `scope` tells daemons on one host apart (the data root). With `kvm` a host that cannot run an unmodified guest is an error that says why. */
-  static async open(choice: AcceleratorChoice, files: MachineFiles, scope: string): Promise<MachineHost> {
+  /** Probes the host; `options.scope` tells daemons on one host apart (the data root). With `kvm` a host that cannot run an unmodified guest is an error that says why. */
+  static async open(
+    choice: AcceleratorChoice,
+    files: MachineFiles,
+    options: { readonly scope: string; readonly kernelArguments: readonly string[] },
+  ): Promise<MachineHost> {
     const kvm = await probeKvm();
     if (choice === 'kvm' && !kvm.usable) {
       throw new EngineError('unavailable', `--accelerator kvm: ${kvm.message}`, { details: { reason: kvm.reason } });
@@ -65,7 +77,7 @@ export class MachineHost {
     const qemuPath = await findProgram('qemu-system-x86_64');
     const problem = await findProblem(qemuPath, files);
     const accelerator = choice === 'tcg' || !kvm.usable ? 'tcg' : 'kvm';
-    return new MachineHost({ accelerator, kvm, files, qemuPath, problem, scope });
+    return new MachineHost({ accelerator, kvm, files, qemuPath, problem, ...options });
   }
 
   /** Why no machine can be made here, with the remedy; undefined when one can. */
@@ -82,7 +94,7 @@ export class MachineHost {
     }
   }
 
-  config(): Omit<MachineConfig, 'vcpus' | 'memoryBytes' | 'uid' | 'cgroupPath' | 'driver'> {
+  config(): MachineBase {
     this.assertUsable();
     if (!this.#config) throw new EngineError('internal', 'the machine host has no configuration');
     return this.#config;
@@ -119,6 +131,7 @@ async function findProblem(qemuPath: string | undefined, files: MachineFiles): P
     ['guest kernel', files.kernelPath],
     ['initramfs', files.initramfsPath],
     ['scratch disk template', files.scratchTemplatePath],
+    ["warm-up's layer", files.warmUpPath],
   ] as const) {
     if (!(await isReadable(path))) return `the ${what} ${path} is missing; run 'make setup' in the checkout`;
   }

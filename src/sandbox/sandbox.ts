@@ -1,5 +1,12 @@
 import type { Readable, Writable } from 'node:stream';
-import type { CreateContainer, CreateProcess, SandboxConfig, SandboxExit, SandboxStatus } from '../wire/shim.ts';
+import type {
+  Assignment,
+  CreateContainer,
+  CreateProcess,
+  SandboxConfig,
+  SandboxExit,
+  SandboxStatus,
+} from '../wire/shim.ts';
 
 /**
  * A running sandbox as the engine sees it, whatever its wall. `process` is `init` for the container's own process.
@@ -8,6 +15,8 @@ import type { CreateContainer, CreateProcess, SandboxConfig, SandboxExit, Sandbo
 export interface Sandbox {
   readonly id: string;
   status(): Promise<SandboxStatus>;
+  /** A waiting machine becomes this sandbox. `wrong-state` if it does not wait. */
+  assign(assignment: Assignment): Promise<void>;
   createContainer(containerId: string, body: CreateContainer): Promise<void>;
   /** A further process of a running container. One that was not to be started is forgotten; one that ended, some minutes later. */
   createProcess(containerId: string, process: string, body: CreateProcess): Promise<void>;
@@ -38,6 +47,8 @@ export interface OutputOptions {
 /** Makes sandboxes and finds those that an earlier daemon left running. */
 export interface SandboxLauncher {
   launch(config: SandboxConfig): Promise<Sandbox>;
+  /** Boots the machine of a `template` configuration and saves it; it is gone when this returns. */
+  makeTemplate(config: SandboxConfig): Promise<void>;
   /** The sandbox in this directory if its shim answers. */
   adopt(id: string, runtimeDir: string): Promise<Sandbox | undefined>;
   /** What the shim left on disk about a container that ended, if it did. */

@@ -8,6 +8,7 @@ import {
   failureSchema,
   sandboxStatusSchema,
   startedSchema,
+  type Assignment,
   type CreateContainer,
   type CreateProcess,
   type SandboxExit,
@@ -51,6 +52,10 @@ export class ShimClient implements Sandbox {
 
   status(): Promise<SandboxStatus> {
     return this.#json('GET', '/v1/sandbox', undefined, sandboxStatusSchema);
+  }
+
+  async assign(assignment: Assignment): Promise<void> {
+    await this.#call('POST', '/v1/sandbox/assign', assignment);
   }
 
   async createContainer(containerId: string, body: CreateContainer): Promise<void> {

@@ -8,6 +8,10 @@ import type { Sandbox, SandboxLauncher } from './sandbox.ts';
 
 /** The protocol says that a shim is ready, or knows why not, well within this; a machine's boot is not part of it. */
 const READY_TIMEOUT_MS = 20_000;
+/** The shim waits 60 s for a machine to be warm, on the busiest host. */
+const POOL_TIMEOUT_MS = 90_000;
+/** The shim gives a machine 120 s to come up and be saved. */
+const TEMPLATE_TIMEOUT_MS = 130_000;
 
 /** Starts one shim process per sandbox. The shim is nobody's child that matters: it outlives the daemon. */
 export class ShimLauncher implements SandboxLauncher {
@@ -18,18 +22,28 @@ export class ShimLauncher implements SandboxLauncher {
   }
 
   async launch(config: SandboxConfig): Promise<Sandbox> {
+    await rm(join(config.stateDir, 'exit.json'), { force: true });
+    // A pooled machine is ready when it waits, and its shim knows when that has taken too long.
+    await this.#converse(config, config.pool ? POOL_TIMEOUT_MS : READY_TIMEOUT_MS);
+    return new ShimClient(config.id, socketPath(config.runtimeDir));
+  }
+
+  async makeTemplate(config: SandboxConfig): Promise<void> {
+    await this.#converse(config, TEMPLATE_TIMEOUT_MS);
+  }
+
+  /** Starts the shim and waits for its word of readiness. */
+  async #converse(config: SandboxConfig, timeoutMs: number): Promise<void> {
     await mkdir(config.runtimeDir, { recursive: true, mode: 0o700 });
     await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
-    await rm(join(config.stateDir, 'exit.json'), { force: true });
     const log = await open(join(config.stateDir, 'shim.log'), 'w', 0o600);
     let shim: DetachedProcess | undefined;
     try {
       // The argument is for people and for the leak check: it says in the process list whose shim this is.
       shim = spawnDetached(this.#shimPath, [config.runtimeDir], log.fd);
-      const answer = await shim.converse(JSON.stringify(config), READY_TIMEOUT_MS);
+      const answer = await shim.converse(JSON.stringify(config), timeoutMs);
       const readiness = readinessSchema.safeParse(safeJson(answer));
-      if (readiness.success && 'ready' in readiness.data)
-        return new ShimClient(config.id, socketPath(config.runtimeDir));
+      if (readiness.success && 'ready' in readiness.data) return;
       if (readiness.success) throw shimError(answer);
       const tail = await readTail(join(config.stateDir, 'shim.log'));
       throw new EngineError(

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 /** The daemon's side of the sandbox protocol; the specification is native/protocol/src/lib.rs. */
-export const PROTOCOL_GENERATION = 1;
+export const PROTOCOL_GENERATION = 2;
 
 export interface SandboxConfig {
   readonly generation: number;
@@ -11,7 +11,10 @@ export interface SandboxConfig {
   readonly hostname: string;
   readonly network?: SandboxNetwork;
   readonly ports: readonly SandboxPort[];
-  readonly wall: 'vm' | 'os';
+  /** `template`: no sandbox, but a machine that is booted, saved and ended. */
+  readonly wall: 'vm' | 'os' | 'template';
+  /** The machine is made ready and waits for its assignment. */
+  readonly pool?: PoolConfig;
   readonly machine?: MachineConfig;
   readonly os?: { readonly runcPath: string };
 }
@@ -28,7 +31,27 @@ export interface MachineConfig {
   readonly cpuModel: string;
   readonly uid: number;
   readonly cgroupPath: string;
+  readonly tapName: string;
+  /** A saved state to start from; with the wall `template`, to write. */
+  readonly template?: MachineTemplate;
 }
+
+/** A machine's saved state: two files that belong together. */
+export interface MachineTemplate {
+  readonly ramPath: string;
+  readonly statePath: string;
+}
+
+export interface PoolConfig {
+  /** A container that is run and removed before the machine waits. */
+  readonly warmUp: CreateContainer;
+  readonly rounds: number;
+  readonly keepLayers: boolean;
+  readonly deadlineMs: number;
+}
+
+/** What a waiting machine lacked of a `SandboxConfig`. */
+export type Assignment = Pick<SandboxConfig, 'stateDir' | 'hostname' | 'network' | 'ports'>;
 
 export interface SandboxNetwork {
   readonly bridge: string;

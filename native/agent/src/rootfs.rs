@@ -58,8 +58,15 @@ impl MountedRoot {
         self.layers.unmount();
     }
 
-    /// Takes everything down but the layers, and gives them back.
+    /// Takes everything down but the layers, and gives them back. The disk can be mounted for another container afterwards.
     pub(crate) fn into_layers(mut self) -> LayerStack {
+        if self.mounts.len() > 1
+            && let Some(overlay) = self.mounts.pop()
+        {
+            unmount(&overlay);
+            // overlayfs marks what it has not synced, and refuses to take it up again.
+            let _ = self.mounts.last().map(|scratch| std::fs::remove_dir_all(format!("{scratch}/work/work")));
+        }
         self.unmount_writable();
         self.layers
     }

@@ -206,10 +206,11 @@ impl Sandbox {
         }
         self.containers.borrow_mut().remove(id);
         if let Some(root) = container.root.borrow_mut().take() {
+            let layers = root.into_layers();
             if request.keep_layers {
-                *self.kept_layers.borrow_mut() = Some(root.into_layers());
+                *self.kept_layers.borrow_mut() = Some(layers);
             } else {
-                root.unmount();
+                layers.unmount();
             }
         }
         let _ = std::fs::remove_dir_all(self.files_directory(id));

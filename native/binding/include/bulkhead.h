@@ -361,6 +361,16 @@ int32_t bh_file_copy_sparse(const char *request,
 int32_t bh_file_free_space(const char *request, char **reply);
 
 /*
+ A file's content, whatever of it is stored as holes: `{"path"}` → `{"sha256", "size_bytes", "data_bytes"}`. The digest is over the size and
+ over number and bytes of each page of 4 KiB that is not all zeroes.
+
+ # Safety
+ `request` is a zero-terminated string; `reply` is null or points to a pointer.
+ */
+int32_t bh_file_hash_sparse(const char *request,
+                            char **reply);
+
+/*
  State of a process: `{"pid", "start_time_ticks"?}` → `{"pid", "parent_pid", "start_time_ticks", "state"}`. ESRCH if there is none, or
  if it started at another time.
 

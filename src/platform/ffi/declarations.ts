@@ -43,6 +43,7 @@ export const functionDeclarations = {
   bh_mount_list: 'int32_t bh_mount_list(const char *request, _Out_ BhReply *reply)',
   bh_file_copy_sparse: 'int32_t bh_file_copy_sparse(const char *request, _Out_ BhReply *reply)',
   bh_file_free_space: 'int32_t bh_file_free_space(const char *request, _Out_ BhReply *reply)',
+  bh_file_hash_sparse: 'int32_t bh_file_hash_sparse(const char *request, _Out_ BhReply *reply)',
   bh_file_lock: 'int32_t bh_file_lock(const char *request, _Out_ BhReply *reply)',
   bh_process_read: 'int32_t bh_process_read(const char *request, _Out_ BhReply *reply)',
   bh_process_open: 'int32_t bh_process_open(const char *request, _Out_ BhReply *reply)',

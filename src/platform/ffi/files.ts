@@ -18,6 +18,16 @@ export async function copySparse(spec: SparseCopySpec): Promise<{ sizeBytes: num
   return { sizeBytes: size_bytes, dataBytes: data_bytes };
 }
 
+/**
+ * Digest of a file's size and of all its pages that are not zero: what is stored as holes makes no difference, and takes no time. `dataBytes` is
+ * what those pages hold.
+ */
+export async function hashSparse(path: string): Promise<{ sha256: string; sizeBytes: number; dataBytes: number }> {
+  const schema = z.object({ sha256: z.string(), size_bytes: z.number(), data_bytes: z.number() });
+  const { sha256, size_bytes, data_bytes } = await nativeLibrary().effect('bh_file_hash_sparse', { path }, schema);
+  return { sha256, sizeBytes: size_bytes, dataBytes: data_bytes };
+}
+
 export interface FreeSpace {
   /** For users without privilege. */
   readonly freeBytes: number;

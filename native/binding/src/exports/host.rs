@@ -106,6 +106,16 @@ pub unsafe extern "C" fn bh_file_free_space(request: *const c_char, reply: *mut 
     effect(request, reply, files::free_space)
 }
 
+/// A file's content, whatever of it is stored as holes: `{"path"}` → `{"sha256", "size_bytes", "data_bytes"}`. The digest is over the size and
+/// over number and bytes of each page of 4 KiB that is not all zeroes.
+///
+/// # Safety
+/// `request` is a zero-terminated string; `reply` is null or points to a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bh_file_hash_sparse(request: *const c_char, reply: *mut *mut c_char) -> i32 {
+    effect(request, reply, files::hash_sparse)
+}
+
 /// State of a process: `{"pid", "start_time_ticks"?}` → `{"pid", "parent_pid", "start_time_ticks", "state"}`. ESRCH if there is none, or
 /// if it started at another time.
 ///

@@ -1,0 +1,252 @@
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { z } from 'zod';
+import { EngineError } from '../core/errors.ts';
+import { newId, shortId } from '../core/ids.ts';
+import type { MachineClass } from '../core/resources.ts';
+import { killAndRemoveCgroup } from '../platform/cgroups.ts';
+import { hashSparse } from '../platform/ffi/files.ts';
+import { PROTOCOL_GENERATION, type MachineTemplate, type SandboxConfig } from '../wire/shim.ts';
+import type { MachineHost } from './machine-host.ts';
+import { className, factsKey, readTemplateFacts, templateName, type TemplateFacts } from './template-key.ts';
+
+/** More sizes than this are not kept saved: each takes some 80 MiB of disk. */
+const TEMPLATES_MAX = 8;
+
+const manifestSchema = z.object({ ramSha256: z.string(), stateSha256: z.string(), createdAtMs: z.number() });
+
+export interface MachineTemplatesOptions {
+  /** Where they are kept: one directory each. */
+  readonly directory: string;
+  /** Runtime directories are made here. */
+  readonly sandboxesDirectory: string;
+  readonly interfacePrefix: string;
+  readonly machine: MachineHost;
+  readonly shimPath: string;
+  readonly logger: Logger;
+  /** Boots a machine and saves it (the shim's wall `template`). */
+  readonly make: (config: SandboxConfig) => Promise<void>;
+}
+
+/**
+ * Saved machines, one for each size that was wanted. A template is used only if its content is what was saved, on this host, by these programs;
+ * everything else is removed and made again.
+ */
+export class MachineTemplates {
+  readonly #options: MachineTemplatesOptions;
+  readonly #facts: Promise<TemplateFacts>;
+  /** Present from the first wish on. */
+  readonly #templates = new Map<string, WantedTemplate>();
+  /** One machine boots at a time: the others' clients wait less in all. */
+  #queue: Promise<unknown> = Promise.resolve();
+
+  constructor(options: MachineTemplatesOptions) {
+    this.#options = options;
+    this.#facts = readTemplateFacts(options.machine.config(), options.shimPath);
+    // Who waits for it hears of its failure; nobody may.
+    this.#facts.catch(() => undefined);
+  }
+
+  /** What all templates of this host and these programs have in common. */
+  async key(): Promise<string> {
+    return factsKey(await this.#facts);
+  }
+
+  /** The template of a size if it stands. One that is being checked is waited for, one that is being made is not. */
+  async find(size: MachineClass): Promise<MachineTemplate | undefined> {
+    const wanted = this.#templates.get(className(size));
+    if (!wanted) return undefined;
+    const known = (await wanted.checked) ?? (await Promise.race([wanted.made, Promise.resolve(undefined)]));
+    if (!known) return undefined;
+    if (await isUnchanged(known)) return known.files;
+    this.reject(size);
+    return undefined;
+  }
+
+  /** Verifies or makes the template of a size; undefined if that is not possible here, for which the log has the reason. */
+  async ensure(size: MachineClass): Promise<MachineTemplate | undefined> {
+    const name = className(size);
+    let wanted = this.#templates.get(name);
+    if (!wanted) {
+      const checked = this.#queue.then(() => this.#check(size));
+      const made = checked.then((found) => found ?? this.#make(size));
+      this.#queue = made;
+      wanted = { checked, made };
+      this.#templates.set(name, wanted);
+    }
+    return (await wanted.made)?.files;
+  }
+
+  /** A machine could not be made from it: it is made anew when it is wanted next. */
+  reject(size: MachineClass): void {
+    this.#options.logger.warn({ size: className(size) }, 'a saved machine is damaged; it will be made again');
+    this.#templates.delete(className(size));
+    const removed = this.#queue.then(async () => {
+      await rm(await this.#path(size), { recursive: true, force: true });
+    });
+    this.#queue = removed.catch(() => undefined);
+  }
+
+  /** Removes what was begun and not finished, and what other programs or another kernel made. */
+  async sweep(): Promise<void> {
+    const { directory } = this.#options;
+    const key = await this.key();
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(directory)) {
+      if (!name.startsWith(`${key}-`) || name.endsWith('.new'))
+        await rm(join(directory, name), { recursive: true, force: true });
+    }
+  }
+
+  /** Settles when nothing is being made. */
+  async settle(): Promise<void> {
+    await this.#queue;
+  }
+
+  async #check(size: MachineClass): Promise<KnownTemplate | undefined> {
+    try {
+      return await verify(await this.#path(size));
+    } catch (error) {
+      this.#options.logger.warn({ err: error, size: className(size) }, 'a saved machine cannot be read');
+      return undefined;
+    }
+  }
+
+  /** Undefined if it cannot be made here; the log says why. */
+  async #make(size: MachineClass): Promise<KnownTemplate | undefined> {
+    const { logger } = this.#options;
+    try {
+      await this.#keepOnly(TEMPLATES_MAX - 1);
+      const begun = performance.now();
+      await this.#build(await this.#path(size), size);
+      const ms = Math.round(performance.now() - begun);
+      logger.info({ size: className(size), ms }, 'saved a machine to start others from');
+      return await verify(await this.#path(size));
+    } catch (error) {
+      logger.warn({ err: error, size: className(size) }, 'no machine could be saved; machines of this size boot');
+      return undefined;
+    }
+  }
+
+  async #path(size: MachineClass): Promise<string> {
+    return join(this.#options.directory, templateName(await this.key(), size));
+  }
+
+  async #build(path: string, size: MachineClass): Promise<void> {
+    const { machine, sandboxesDirectory, interfacePrefix, make } = this.#options;
+    const id = newId();
+    const unfinished = `${path}.new`;
+    await rm(unfinished, { recursive: true, force: true });
+    await rm(path, { recursive: true, force: true });
+    await mkdir(unfinished, { recursive: true, mode: 0o700 });
+    const files = filesOf(unfinished);
+    const uid = machine.allocateUid(id);
+    const cgroupPath = `bulkhead/${id}`;
+    try {
+      await make({
+        generation: PROTOCOL_GENERATION,
+        id,
+        runtimeDir: join(sandboxesDirectory, shortId(id)),
+        stateDir: unfinished,
+        hostname: 'template',
+        ports: [],
+        wall: 'template',
+        machine: {
+          driver: 'qemu',
+          ...machine.config(),
+          ...size,
+          uid,
+          cgroupPath,
+          tapName: `${interfacePrefix}t${id.slice(0, 14 - interfacePrefix.length)}`,
+          template: files,
+        },
+      });
+      const [ram, state] = await Promise.all([hashSparse(files.ramPath), hashSparse(files.statePath)]);
+      const manifest = { ramSha256: ram.sha256, stateSha256: state.sha256, createdAtMs: Date.now() };
+      await writeFile(join(unfinished, 'manifest.json'), JSON.stringify(manifest), { flush: true });
+      await rename(unfinished, path);
+    } catch (error) {
+      await rm(unfinished, { recursive: true, force: true });
+      throw error;
+    } finally {
+      await killAndRemoveCgroup(cgroupPath);
+      machine.releaseUid(uid);
+    }
+  }
+
+  /** Removes the ones that were made longest ago. A clone that runs keeps its files by having them open. */
+  async #keepOnly(count: number): Promise<void> {
+    const { directory } = this.#options;
+    const names = await readdir(directory).catch(() => []);
+    const aged = await Promise.all(
+      names.map(async (name) => ({ name, mtimeMs: (await stat(join(directory, name))).mtimeMs })),
+    );
+    const surplus = aged.sort((one, other) => other.mtimeMs - one.mtimeMs).slice(count);
+    for (const { name } of surplus) {
+      await rm(join(directory, name), { recursive: true, force: true });
+      this.#templates.delete(name.slice(name.indexOf('-') + 1));
+    }
+  }
+}
+
+interface WantedTemplate {
+  /** What was found on disk. */
+  readonly checked: Promise<KnownTemplate | undefined>;
+  /** That, or what was made. */
+  readonly made: Promise<KnownTemplate | undefined>;
+}
+
+/** A template whose content was checked, and how its files looked then. */
+interface KnownTemplate {
+  readonly files: MachineTemplate;
+  readonly looks: string;
+}
+
+function filesOf(directory: string): MachineTemplate {
+  return { ramPath: join(directory, 'ram'), statePath: join(directory, 'state') };
+}
+
+/** Undefined if there is none or its content is not what was saved. */
+async function verify(path: string): Promise<KnownTemplate | undefined> {
+  const files = filesOf(path);
+  let text: string;
+  try {
+    text = await readFile(join(path, 'manifest.json'), 'utf8');
+  } catch {
+    return undefined;
+  }
+  const manifest = manifestSchema.safeParse(safeJson(text));
+  if (!manifest.success) return undefined;
+  const looks = await looksOf(files);
+  const [ram, state] = await Promise.all([hashSparse(files.ramPath), hashSparse(files.statePath)]).catch(
+    (error: unknown) => {
+      if (error instanceof EngineError) return [undefined, undefined];
+      throw error;
+    },
+  );
+  const isWhole = ram?.sha256 === manifest.data.ramSha256 && state?.sha256 === manifest.data.stateSha256;
+  return isWhole && looks !== undefined ? { files, looks } : undefined;
+}
+
+async function isUnchanged({ files, looks }: KnownTemplate): Promise<boolean> {
+  return (await looksOf(files)) === looks;
+}
+
+/** Whatever writes to a file changes this. */
+async function looksOf({ ramPath, statePath }: MachineTemplate): Promise<string | undefined> {
+  try {
+    const facts = await Promise.all([ramPath, statePath].map((path) => stat(path, { bigint: true })));
+    return facts.map(({ ino, size, mtimeNs, ctimeNs }) => `${ino} ${size} ${mtimeNs} ${ctimeNs}`).join();
+  } catch {
+    return undefined;
+  }
+}
+
+function safeJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

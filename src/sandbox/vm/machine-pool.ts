@@ -1,0 +1,300 @@
+import { readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { z } from 'zod';
+import { within } from '../../core/deadline.ts';
+import { newId, shortId } from '../../core/ids.ts';
+import type { MachineClass } from '../../core/resources.ts';
+import type { MachineHost } from '../../machine/machine-host.ts';
+import type { MachineTemplates } from '../../machine/machine-templates.ts';
+import { className } from '../../machine/template-key.ts';
+import { killAndRemoveCgroup } from '../../platform/cgroups.ts';
+import { readAvailableMemory } from '../../platform/memory.ts';
+import { PROTOCOL_GENERATION, type CreateContainer } from '../../wire/shim.ts';
+import type { Sandbox, SandboxLauncher } from '../sandbox.ts';
+
+const MIB = 1024 * 1024;
+/** A machine that is not warm by then hangs: seen once in some hundred. It is discarded, with its console kept. */
+const WARM_DEADLINE_MS = 3_000;
+/** After the second round nothing gets quicker (measured: 1 round 54 ms to the first output, 2 rounds 41, 3 rounds 40.5). */
+const WARM_UP_ROUNDS = 2;
+/** What must stay free of the host's memory beside a machine that is only made in advance. */
+const RESERVE_BYTES = 1024 * MIB;
+/** Waiting machines of all sizes together get at most this part of the host's memory, counted as if each used all of its own. */
+const MEMORY_SHARE = 0.25;
+/** Sizes that machines are kept ready for: the default one and those that were wanted last. */
+const CLASSES_MAX = 3;
+/** After a machine did not come up the next try waits, longer each time. */
+const RETRY_FIRST_MS = 1_000;
+const RETRY_LAST_MS = 60_000;
+/** Consoles of discarded machines that are kept. */
+const DISCARDED_MAX = 4;
+const STOP_DEADLINE_MS = 5_000;
+
+const recordSchema = z.object({
+  id: z.string(),
+  key: z.string(),
+  vcpus: z.number().int(),
+  memoryBytes: z.number().int(),
+  uid: z.number().int(),
+  runtimeDir: z.string(),
+  cgroupPath: z.string(),
+  tapName: z.string(),
+});
+
+/** A machine that waits, and where it is. Kept as `machine.json` in its directory, for the next daemon. */
+export type PooledMachine = z.infer<typeof recordSchema> & { readonly sandbox: Sandbox };
+
+export interface MachinePoolOptions {
+  /** Machines that wait, for each size; 0 is none at all. */
+  readonly size: number;
+  readonly defaultClass: MachineClass;
+  /** State of waiting machines: one directory each. */
+  readonly directory: string;
+  /** Runtime directories are made here. */
+  readonly sandboxesDirectory: string;
+  readonly interfacePrefix: string;
+  readonly hostMemoryBytes: number;
+  readonly machine: MachineHost;
+  readonly templates: MachineTemplates;
+  readonly launcher: SandboxLauncher;
+  readonly logger: Logger;
+  /** What a machine runs before it waits; `writablePath` is a scratch disk of its own. */
+  readonly planWarmUp: (id: string, writablePath: string) => Promise<CreateContainer>;
+}
+
+/**
+ * Machines that are made from templates before anybody wants them: warmed up, then stopped, so that they cost memory and no CPU. A machine is given
+ * away once and never comes back.
+ */
+export class MachinePool {
+  readonly #options: MachinePoolOptions;
+  /** By size, the one that was wanted last at the end. */
+  readonly #classes = new Map<string, { readonly size: MachineClass; readonly waiting: PooledMachine[] }>();
+  /** The one filling that is under way. */
+  #filling: Promise<void> | undefined;
+  #failures = 0;
+  #retry: NodeJS.Timeout | undefined;
+  #isClosed = false;
+
+  constructor(options: MachinePoolOptions) {
+    this.#options = options;
+    if (options.size > 0) this.#touch(options.defaultClass);
+  }
+
+  /** A waiting machine of this size, at once, or undefined. It is the caller's from now on; `refill` makes another one. */
+  take(size: MachineClass): PooledMachine | undefined {
+    if (this.#options.size === 0) return undefined;
+    return this.#touch(size).waiting.shift();
+  }
+
+  /** Makes what is missing, one machine after the other, in the background and with the least priority. */
+  refill(): void {
+    if (this.#isClosed || this.#filling || this.#retry || this.#options.size === 0) return;
+    this.#filling = this.#fill().finally(() => {
+      this.#filling = undefined;
+    });
+  }
+
+  /**
+   * After the daemon's start: machines that wait are taken up again, those that were on their way or are of other programs are ended.
+   * `claimed` are runtime directories that belong to containers.
+   */
+  async adopt(claimed: ReadonlySet<string>): Promise<void> {
+    const { directory, templates, size } = this.#options;
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const names = (await readdir(directory, { withFileTypes: true })).filter((entry) => entry.isDirectory());
+    if (names.length === 0) return;
+    const key = await templates.key().catch(() => '');
+    await Promise.all(
+      names.map(async ({ name }) => {
+        const record = await this.#readRecord(name);
+        // Without a record no shim was started yet. What a container has is the container's.
+        if (!record || claimed.has(record.runtimeDir)) return this.#forget(name);
+        this.#options.machine.reserveUid(record.uid, record.id);
+        const sandbox = await this.#find(record);
+        const { waiting } = this.#touch(record);
+        if (sandbox && record.key === key && waiting.length < size) waiting.push({ ...record, sandbox });
+        else await this.#end(record, sandbox);
+      }),
+    );
+  }
+
+  /** How many wait, for `info` and tests. */
+  get waiting(): number {
+    return [...this.#classes.values()].reduce((sum, { waiting }) => sum + waiting.length, 0);
+  }
+
+  /** Ends a machine that was taken and not used. */
+  async discard(machine: PooledMachine): Promise<void> {
+    await this.#end(machine, machine.sandbox);
+  }
+
+  /** The caller has given the machine to a container: the pool's files of it are not needed any more. */
+  async handedOver(machine: PooledMachine): Promise<void> {
+    await this.#forget(machine.id);
+  }
+
+  /** Ends all waiting machines: the daemon is told to end. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#retry);
+    await this.#filling;
+    const all = [...this.#classes.values()].flatMap(({ waiting }) => waiting.splice(0));
+    await Promise.all(all.map((machine) => this.#end(machine, machine.sandbox)));
+  }
+
+  /** Marks a size as wanted, and makes place for it. */
+  #touch({ vcpus, memoryBytes }: MachineClass): { readonly size: MachineClass; readonly waiting: PooledMachine[] } {
+    const size = { vcpus, memoryBytes };
+    const name = className(size);
+    const entry = this.#classes.get(name) ?? { size, waiting: [] };
+    this.#classes.delete(name);
+    this.#classes.set(name, entry);
+    const isDefault = (one: string): boolean => one === className(this.#options.defaultClass);
+    const surplus = [...this.#classes.keys()].filter((one) => !isDefault(one)).slice(0, -CLASSES_MAX);
+    for (const one of surplus) {
+      const gone = this.#classes.get(one)?.waiting ?? [];
+      this.#classes.delete(one);
+      for (const machine of gone) void this.discard(machine);
+    }
+    return entry;
+  }
+
+  async #fill(): Promise<void> {
+    for (let next = this.#nextMissing(); next && !this.#isClosed; next = this.#nextMissing()) {
+      try {
+        const template = await this.#options.templates.ensure(next.size);
+        if (!template || this.#isClosed || !(await this.#hasRoomFor(next.size))) return;
+        const machine = await this.#make(next.size, template);
+        this.#failures = 0;
+        next.waiting.push(machine);
+      } catch (error) {
+        this.#failures += 1;
+        const delayMs = Math.min(RETRY_FIRST_MS * 2 ** (this.#failures - 1), RETRY_LAST_MS);
+        this.#options.logger.warn({ err: error, delayMs }, 'a machine that was to wait did not come up');
+        if (this.#isClosed) return;
+        this.#retry = setTimeout(() => {
+          this.#retry = undefined;
+          this.refill();
+        }, delayMs);
+        this.#retry.unref();
+        return;
+      }
+    }
+  }
+
+  #nextMissing(): { readonly size: MachineClass; readonly waiting: PooledMachine[] } | undefined {
+    return [...this.#classes.values()].reverse().find(({ waiting }) => waiting.length < this.#options.size);
+  }
+
+  async #hasRoomFor({ memoryBytes }: MachineClass): Promise<boolean> {
+    const all = [...this.#classes.values()];
+    const held = all.reduce((sum, { size, waiting }) => sum + size.memoryBytes * waiting.length, 0);
+    if (held + memoryBytes > this.#options.hostMemoryBytes * MEMORY_SHARE) return false;
+    return (await readAvailableMemory()) > memoryBytes + RESERVE_BYTES;
+  }
+
+  async #make(size: MachineClass, template: { ramPath: string; statePath: string }): Promise<PooledMachine> {
+    const { directory, sandboxesDirectory, interfacePrefix, machine, templates, launcher } = this.#options;
+    const id = newId();
+    const record: z.infer<typeof recordSchema> = {
+      id,
+      key: await templates.key(),
+      ...size,
+      uid: machine.allocateUid(id),
+      runtimeDir: join(sandboxesDirectory, shortId(id)),
+      cgroupPath: `bulkhead/${id}`,
+      tapName: `${interfacePrefix}t${id.slice(0, 14 - interfacePrefix.length)}`,
+    };
+    const stateDir = join(directory, id);
+    try {
+      await mkdir(stateDir, { recursive: true, mode: 0o700 });
+      // The intent goes to disk first: the next daemon finds by it what this one has begun.
+      await writeFile(join(stateDir, 'machine.json'), JSON.stringify(record));
+      const sandbox = await launcher.launch({
+        generation: PROTOCOL_GENERATION,
+        id,
+        runtimeDir: record.runtimeDir,
+        stateDir,
+        hostname: '',
+        ports: [],
+        pool: {
+          warmUp: await this.#options.planWarmUp(id, join(stateDir, 'scratch.img')),
+          rounds: WARM_UP_ROUNDS,
+          keepLayers: false,
+          deadlineMs: WARM_DEADLINE_MS,
+        },
+        wall: 'vm',
+        machine: {
+          driver: 'qemu',
+          ...machine.config(),
+          ...size,
+          uid: record.uid,
+          cgroupPath: record.cgroupPath,
+          tapName: record.tapName,
+          template,
+        },
+      });
+      return { ...record, sandbox };
+    } catch (error) {
+      await this.#keepConsole(id);
+      await this.#end(record, undefined);
+      throw error;
+    }
+  }
+
+  async #readRecord(name: string): Promise<z.infer<typeof recordSchema> | undefined> {
+    try {
+      const text = await readFile(join(this.#options.directory, name, 'machine.json'), 'utf8');
+      return recordSchema.parse(JSON.parse(text));
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** The machine's shim if it answers and its machine waits. */
+  async #find(record: z.infer<typeof recordSchema>): Promise<Sandbox | undefined> {
+    try {
+      const adopting = this.#options.launcher.adopt(record.id, record.runtimeDir);
+      const sandbox = await within(adopting, STOP_DEADLINE_MS, 'its shim does not answer');
+      if ((await sandbox?.status())?.state === 'waiting') return sandbox;
+      await this.#end(record, sandbox);
+      return undefined;
+    } catch (error) {
+      this.#options.logger.warn({ err: error, machine: record.id }, 'cannot take up a waiting machine again');
+      return undefined;
+    }
+  }
+
+  async #end(record: z.infer<typeof recordSchema>, sandbox: Sandbox | undefined): Promise<void> {
+    try {
+      await sandbox?.stop(0).catch(() => undefined);
+      await sandbox?.release().catch(() => undefined);
+      await killAndRemoveCgroup(record.cgroupPath);
+      await rm(record.runtimeDir, { recursive: true, force: true });
+      this.#options.machine.releaseUid(record.uid);
+      await this.#forget(record.id);
+    } catch (error) {
+      this.#options.logger.error({ err: error, machine: record.id }, 'cannot clear away a machine that waited');
+    }
+  }
+
+  async #forget(name: string): Promise<void> {
+    await rm(join(this.#options.directory, name), { recursive: true, force: true });
+  }
+
+  /** What a machine said that did not come up, for whoever looks for the reason. */
+  async #keepConsole(id: string): Promise<void> {
+    const { directory } = this.#options;
+    const target = join(directory, `discarded-${shortId(id)}.log`);
+    await rename(join(directory, id, 'console.log'), target).catch(() => undefined);
+    const names = (await readdir(directory)).filter((name) => name.startsWith('discarded-'));
+    const aged = await Promise.all(
+      names.map(async (name) => ({ name, mtimeMs: (await stat(join(directory, name))).mtimeMs })),
+    );
+    const surplus = aged.sort((one, other) => other.mtimeMs - one.mtimeMs).slice(DISCARDED_MAX);
+    await Promise.all(surplus.map(({ name }) => rm(join(directory, name), { force: true })));
+  }
+}
