@@ -20,6 +20,7 @@ export const GROUPS: Readonly<Record<string, string>> = {
   image: 'Manage images',
   network: 'Manage networks',
   system: 'Manage Bulkhead',
+  vm: 'Manage guest operating systems, each in a full virtual machine',
 };
 
 export const CATALOGUE: readonly CatalogueEntry[] = [

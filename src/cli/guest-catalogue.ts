@@ -66,4 +66,64 @@ export const GUEST_CATALOGUE: readonly CatalogueEntry[] = [
     summary: 'Delete a snapshot of a disk image',
     load: async () => (await import('./commands/disk-snapshot.ts')).diskSnapshotDeleteCommand,
   },
+  {
+    name: 'vm launch',
+    summary: 'Create, start and set up a guest operating system',
+    load: async () => (await import('./commands/vm-launch.ts')).vmLaunchCommand,
+  },
+  {
+    name: 'vm list',
+    aliases: ['vm ls'],
+    summary: 'List guests',
+    load: async () => (await import('./commands/vm.ts')).vmListCommand,
+  },
+  {
+    name: 'vm info',
+    aliases: ['vm inspect'],
+    summary: 'Show a guest',
+    load: async () => (await import('./commands/vm.ts')).vmInfoCommand,
+  },
+  {
+    name: 'vm start',
+    summary: 'Start one or more stopped guests',
+    load: async () => (await import('./commands/vm.ts')).vmStartCommand,
+  },
+  {
+    name: 'vm stop',
+    summary: 'Shut one or more guests down',
+    load: async () => (await import('./commands/vm.ts')).vmStopCommand,
+  },
+  {
+    name: 'vm delete',
+    aliases: ['vm rm'],
+    summary: 'Delete one or more guests with their disks',
+    load: async () => (await import('./commands/vm.ts')).vmDeleteCommand,
+  },
+  {
+    name: 'vm console',
+    summary: "Attach to a guest's serial console, or show what it has said",
+    load: async () => (await import('./commands/vm-console.ts')).vmConsoleCommand,
+  },
+  {
+    name: 'vm exec',
+    summary: 'Run a program in a guest through its agent',
+    load: async () => (await import('./commands/vm-console.ts')).vmExecCommand,
+  },
+  {
+    name: 'vm image list',
+    aliases: ['vm image ls'],
+    summary: 'List the images that guests are made from',
+    load: async () => (await import('./commands/vm-images.ts')).vmImageListCommand,
+  },
+  {
+    name: 'vm image import',
+    summary: 'Take in a disk image as a guest image',
+    load: async () => (await import('./commands/vm-images.ts')).vmImageImportCommand,
+  },
+  {
+    name: 'vm image remove',
+    aliases: ['vm image rm'],
+    summary: 'Remove guest images',
+    load: async () => (await import('./commands/vm-images.ts')).vmImageRemoveCommand,
+  },
 ];

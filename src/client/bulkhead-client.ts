@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream';
 import { ApiSession } from './api-session.ts';
 import { ContainerClient } from './container-client.ts';
 import { ExecClient } from './exec-client.ts';
+import { GuestClient } from './guest-client.ts';
 import { DEFAULT_HOST, parseHostAddress } from './host-address.ts';
 import { explainFailure } from './http-exchange.ts';
 import { ImageClient } from './image-client.ts';
@@ -27,6 +28,7 @@ export class BulkheadClient implements Disposable {
   readonly images: ImageClient;
   readonly networks: NetworkClient;
   readonly system: SystemClient;
+  readonly guests: GuestClient;
   readonly #session: ApiSession;
   readonly #transport: Transport;
 
@@ -38,6 +40,7 @@ export class BulkheadClient implements Disposable {
     this.images = new ImageClient(session);
     this.networks = new NetworkClient(session);
     this.system = new SystemClient(session);
+    this.guests = new GuestClient(session);
   }
 
   /** The daemon's address, as a user writes it. */

@@ -23,6 +23,7 @@ export { NEWEST_API_VERSION } from './newest-api-version.ts';
 export type { CallOptions, Filters } from './call-options.ts';
 export type { ContainerClient, AttachRequest, LogsRequest, StopRequest } from './container-client.ts';
 export type { ExecClient, ExecStartRequest } from './exec-client.ts';
+export type { GuestClient } from './guest-client.ts';
 export type { ImageClient, ProgressMessages } from './image-client.ts';
 export type { NetworkClient, NetworkCreateRequest } from './network-client.ts';
 export type { SystemClient } from './system-client.ts';
@@ -31,4 +32,5 @@ export { DEFAULT_HOST, formatHostAddress, parseHostAddress, type HostAddress } f
 export type { RegistryAuth } from './registry-auth.ts';
 export type { TlsOptions } from './transport.ts';
 export type * from './answers.ts';
+export type { GuestLaunchRequest, GuestView, GuestImageView } from '../wire/guest.ts';
 export { EngineError } from '../core/errors.ts';

@@ -10,9 +10,12 @@ import { Containers } from '../engine/container-service.ts';
 import type { EngineContext } from '../engine/engine-context.ts';
 import { EventRing } from '../engine/event-log.ts';
 import { Execs } from '../engine/exec-service.ts';
+import { guestMigrations, GuestTable } from '../engine/guest-record.ts';
+import { Guests } from '../engine/guests.ts';
 import { Images } from '../engine/image-service.ts';
 import { Networks } from '../engine/networks.ts';
 import { System } from '../engine/system.ts';
+import { GuestImages } from '../machine/guest-images/guest-images.ts';
 import { MachineHost } from '../machine/machine-host.ts';
 import { BridgeNetwork, networkMigrations } from '../network/bridge-network.ts';
 import { ProcessLayerBuilder } from '../oci/layer-builder.ts';
@@ -40,11 +43,15 @@ const MACHINE_DEFAULTS = { vcpus: 2, memoryBytes: 1024 * MIB };
 /** How long streams of clients may go on after SIGTERM. */
 const STOP_DEADLINE_MS = 3_000;
 
+/** For guests, with --shutdown-containers: what still runs then is killed. */
+const GUEST_STOP_SECONDS = 30;
+
 /** The composition root: everything that the daemon is made of, in the order in which it stands up. */
 export class Daemon {
   readonly addresses: readonly string[];
   readonly #server: ApiServer;
   readonly #containers: Containers;
+  readonly #guests: Guests;
   readonly #settings: DaemonSettings;
   readonly #resources: AsyncDisposableStack;
   readonly #clearHost: () => Promise<void>;
@@ -52,6 +59,7 @@ export class Daemon {
   private constructor(parts: {
     server: ApiServer;
     containers: Containers;
+    guests: Guests;
     settings: DaemonSettings;
     resources: AsyncDisposableStack;
     clearHost: () => Promise<void>;
@@ -59,6 +67,7 @@ export class Daemon {
     this.addresses = parts.server.addresses;
     this.#server = parts.server;
     this.#containers = parts.containers;
+    this.#guests = parts.guests;
     this.#settings = parts.settings;
     this.#resources = parts.resources;
     this.#clearHost = parts.clearHost;
@@ -74,7 +83,12 @@ export class Daemon {
     if (settings.pidfile) await writePidFile(settings.pidfile, stack);
     const artifacts = findArtifacts();
     const database = stack.use(
-      Database.open(join(dataRoot, 'state.sqlite'), [...imageMigrations, ...networkMigrations, ...containerMigrations]),
+      Database.open(join(dataRoot, 'state.sqlite'), [
+        ...imageMigrations,
+        ...networkMigrations,
+        ...containerMigrations,
+        ...guestMigrations,
+      ]),
     );
     const clock = systemClock;
     const events = new EventRing(clock);
@@ -109,7 +123,12 @@ export class Daemon {
       machine,
     };
     const launcher = new ShimLauncher({ shimPath: artifacts.shimPath });
-    const { templates, pool } = openMachines(settings, { ...hostFacts, launcher, logger, shimPath: artifacts.shimPath });
+    const { templates, pool } = openMachines(settings, {
+      ...hostFacts,
+      launcher,
+      logger,
+      shimPath: artifacts.shimPath,
+    });
     const context: EngineContext = {
       ...hostFacts,
       table: ContainerTable.load(database),
@@ -139,8 +158,16 @@ export class Daemon {
     stack.defer(() => pool?.close());
     const execs = new Execs(context, (record) => containers.sandboxOf(record));
     stack.defer(() => execs.detach());
+    const guests = new Guests(
+      context,
+      GuestTable.load(database),
+      await GuestImages.open(join(dataRoot, 'guest-images')),
+    );
+    await guests.reconcile();
+    stack.defer(() => guests.detach());
     const engine = {
       containers,
+      guests,
       execs,
       images,
       events,
@@ -176,16 +203,18 @@ export class Daemon {
         logger.error({ err: error }, 'cannot take mounts and network off the host');
       }
     };
-    return new Daemon({ server, containers, settings, clearHost, resources: stack.move() });
+    return new Daemon({ server, containers, guests, settings, clearHost, resources: stack.move() });
   }
 
   /** Graceful: clients first, then what they stood on. Containers keep running unless the settings say otherwise. */
   async stop(): Promise<void> {
     await this.#server.stop({ deadlineMs: STOP_DEADLINE_MS });
     await this.#containers.settle();
-    if (this.#settings['shutdown-containers']) await this.#containers.stopAll();
+    if (this.#settings['shutdown-containers']) {
+      await Promise.all([this.#containers.stopAll(), this.#guests.stopAll(GUEST_STOP_SECONDS)]);
+    }
     // What running containers stand on stays with them; the next daemon takes it up.
-    if (!this.#containers.hasRunning()) await this.#clearHost();
+    if (!this.#containers.hasRunning() && !this.#guests.hasRunning()) await this.#clearHost();
     await this.#resources.disposeAsync();
   }
 }

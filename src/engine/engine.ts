@@ -10,6 +10,7 @@ import type { PushedTag, PushOptions } from '../oci/image-push.ts';
 import type { ImageRecord } from '../oci/image-records.ts';
 import type { RemovedEntry } from '../oci/image-removal.ts';
 import type { RegistryCredentials } from '../oci/registry/authorizer.ts';
+import type { GuestService } from './guest-service.ts';
 
 /** What the API serves: the engine's use cases by subject. Every method throws `EngineError`. */
 export interface Engine {
@@ -19,6 +20,7 @@ export interface Engine {
   readonly networks: NetworkService;
   readonly events: EventLog;
   readonly system: SystemService;
+  readonly guests: GuestService;
 }
 
 /** The wall around a container. */

@@ -9,6 +9,8 @@ export interface ProgramOptions {
   readonly signal?: AbortSignal;
   /** Gets what the program writes to its standard output as it comes, for progress. */
   readonly onOutput?: (text: string) => void;
+  /** The same for its standard errors. */
+  readonly onErrorOutput?: (text: string) => void;
   /** Exit codes that are answers, not failures, beside 0. */
   readonly acceptedExitCodes?: readonly number[];
 }
@@ -26,11 +28,13 @@ export async function runProgram(program: string, args: readonly string[], optio
     maxBuffer: MAXIMUM_OUTPUT_CHARACTERS,
     reject: false,
   });
-  const { onOutput } = options;
+  const { onOutput, onErrorOutput } = options;
   if (onOutput) running.stdout.on('data', (chunk: Buffer) => onOutput(chunk.toString('latin1')));
+  if (onErrorOutput) running.stderr.on('data', (chunk: Buffer) => onErrorOutput(chunk.toString('utf8')));
   const result = await running;
   if (!result.failed) return String(result.stdout);
-  if (result.exitCode !== undefined && options.acceptedExitCodes?.includes(result.exitCode)) return String(result.stdout);
+  if (result.exitCode !== undefined && options.acceptedExitCodes?.includes(result.exitCode))
+    return String(result.stdout);
   if (result.code === 'ENOENT') {
     throw new EngineError('unavailable', `cannot ${options.purpose}: the program ${program} is not installed`, {
       cause: result,

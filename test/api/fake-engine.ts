@@ -10,11 +10,13 @@ import type {
   SystemInfo,
   SystemService,
 } from '../../src/engine/engine.ts';
+import type { GuestService } from '../../src/engine/guest-service.ts';
 import { Images } from '../../src/engine/image-service.ts';
 import type { ImageStore } from '../../src/oci/image-store.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { FakeContainers } from './fake-containers.ts';
 import { FakeExecs } from './fake-execs.ts';
+import { FakeGuests } from './fake-guests.ts';
 
 /**
  * An engine for tests of the wire alone: it keeps containers in memory and runs their commands as ordinary processes of this host, without
@@ -27,6 +29,7 @@ export class FakeEngine implements Engine {
   readonly images: Images;
   readonly networks: NetworkService = new FakeNetworks();
   readonly system: SystemService;
+  readonly guests: GuestService = new FakeGuests();
   /** Calls in order, as `attach`, `wait`, `start` … */
   readonly calls: string[] = [];
 

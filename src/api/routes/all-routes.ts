@@ -2,6 +2,7 @@ import type { Route } from '../route.ts';
 import { containerRoutes } from './container-routes.ts';
 import { containerStreamRoutes } from './container-stream-routes.ts';
 import { execRoutes } from './exec-routes.ts';
+import { guestRoutes } from './guest-routes.ts';
 import { imageRoutes } from './image-routes.ts';
 import { imageTransferRoutes } from './image-transfer-routes.ts';
 import { networkRoutes } from './network-routes.ts';
@@ -20,4 +21,5 @@ export const allRoutes: readonly Route[] = [
   ...networkRoutes,
   ...volumeRoutes,
   ...swarmRoutes,
+  ...guestRoutes,
 ];

@@ -1,13 +1,28 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { WallAnswer } from '../../client/index.ts';
 import { printLine, type CommandContext } from '../command.ts';
+
+const ATTEMPTS = 100;
+const ATTEMPT_MS = 20;
 
 type Phases = NonNullable<WallAnswer['phases']>;
 
 /** Prints the phases of a container's last start to stderr, because stdout is the program's. */
 export async function printTiming(context: CommandContext, container: string): Promise<void> {
-  const phases = (await context.client().containers.inspect(container)).Bulkhead?.phases ?? [];
+  const phases = await readPhases(context, container);
   if (phases.length === 0) printLine(context.stderr, 'timing: the daemon told no phases for this container');
   for (const line of formatPhases(phases)) printLine(context.stderr, line);
+}
+
+/** A container that ended is told of before its sandbox is cleared away; the account of its life is complete only then. */
+async function readPhases(context: CommandContext, container: string): Promise<Phases> {
+  for (let attempt = 1; ; attempt++) {
+    const { State: state, Bulkhead: facts } = await context.client().containers.inspect(container);
+    const phases = facts?.phases ?? [];
+    const isComplete = state.Running || phases.some(({ name }) => name === 'cleared');
+    if (isComplete || attempt === ATTEMPTS) return phases;
+    await delay(ATTEMPT_MS);
+  }
 }
 
 /** One line a phase: milliseconds since the first one and since the one before. */

@@ -48,7 +48,11 @@ export class GuestMachine implements Disposable {
     this.#monitor = parts.monitor;
     this.#agent = parts.agent;
     this.#state = parts.state;
-    this.ended = parts.process.exited().then(() => parts.state.ending);
+    // What the monitor said last, the cause among it, is read before its connection closes.
+    this.ended = parts.process
+      .exited()
+      .then(() => parts.monitor.closed)
+      .then(() => parts.state.ending);
     this.ended.catch(() => undefined); // Disposed: nobody holds it any more.
   }
 

@@ -74,7 +74,7 @@ test('a machine outlives who started it, is taken up again, and its end is then 
   const { machine, spec, identity } = await start(t, await makeSpec(t));
   machine[Symbol.dispose]();
   const again = await GuestMachine.adopt(identity, spec.runtimeDir);
-  if (!again) throw t.fail('it is gone');
+  if (!again) throw new Error('it is gone');
   t.like(await again.execute('query-name'), { name: 'web' });
   await again.kill();
   t.is(await again.ended, 'killed');

@@ -1,0 +1,354 @@
+import type { Readable } from 'node:stream';
+import { Readable as ReadableStream } from 'node:stream';
+import { EngineError, toEngineError } from '../core/errors.ts';
+import { generateName, newId } from '../core/ids.ts';
+import { assertUserData } from '../machine/cloud-init/seed.ts';
+import type { GuestImages, StoredGuestImage } from '../machine/guest-images/guest-images.ts';
+import { findUefiFirmware, newestMachineType } from '../machine/guest/qemu-host.ts';
+import type { GuestExecResult, GuestImageView, GuestLaunchRequest, GuestView } from '../wire/guest.ts';
+import type { EngineContext } from './engine-context.ts';
+import { readLog } from './guest-console.ts';
+import { assertFits, GuestHost } from './guest-host.ts';
+import { waitUntilReady } from './guest-readiness.ts';
+import type { GuestRecord, GuestTable } from './guest-record.ts';
+import { GuestRunner, type RunningGuest } from './guest-runner.ts';
+import type { GuestConsole, GuestService, LaunchProgress } from './guest-service.ts';
+import { KeyedLock } from './keyed-lock.ts';
+
+const DEFAULT_MEMORY_BYTES = 1024 ** 3;
+const DEFAULT_VCPUS = 2;
+const DEFAULT_STOP_SECONDS = 60;
+/** Emulated, a distribution's first boot takes about a minute. */
+const DEFAULT_READY_SECONDS = 300;
+/** A host name, as the guest is called by it. Source: RFC 1123. */
+const NAME_PATTERN = /^[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$/;
+
+export type GuestsContext = Pick<
+  EngineContext,
+  'machine' | 'network' | 'clock' | 'logger' | 'host' | 'dataRoot' | 'execRoot' | 'interfacePrefix'
+>;
+
+export class Guests implements GuestService {
+  readonly #context: GuestsContext;
+  readonly #table: GuestTable;
+  readonly #images: GuestImages;
+  readonly #host: GuestHost;
+  readonly #runner: GuestRunner;
+  readonly #locks = new KeyedLock();
+
+  constructor(context: GuestsContext, table: GuestTable, images: GuestImages) {
+    this.#context = context;
+    this.#table = table;
+    this.#images = images;
+    this.#host = new GuestHost(context);
+    this.#runner = new GuestRunner(context, table, this.#host);
+  }
+
+  /** After the daemon's start, before it listens. */
+  async reconcile(): Promise<void> {
+    for (const record of this.#table.all()) await this.#runner.reconcile(record);
+  }
+
+  hasRunning(): boolean {
+    return this.#runner.hasRunning();
+  }
+
+  detach(): void {
+    this.#runner.detach();
+  }
+
+  async stopAll(timeoutSeconds: number): Promise<void> {
+    const running = this.#table.all().filter(({ state }) => state === 'running');
+    await Promise.all(
+      running.map(async ({ id, name }) => {
+        try {
+          await this.stop(id, { force: false, timeoutSeconds });
+        } catch (error) {
+          this.#context.logger.warn({ err: error, guest: name }, 'a guest did not stop in time and is killed');
+          await this.stop(id, { force: true, timeoutSeconds: undefined });
+        }
+      }),
+    );
+  }
+
+  async launch(request: GuestLaunchRequest, onProgress: LaunchProgress, signal: AbortSignal): Promise<GuestView> {
+    const plan = await this.#plan(request);
+    const image = await this.#images.ensure(request.image, (text) => onProgress('image', text));
+    const diskBytes = sizeOfDisk(request, image);
+    signal.throwIfAborted();
+    const id = newId();
+    const record: GuestRecord = {
+      id,
+      ...plan,
+      image: image.name,
+      imagePath: image.path,
+      createdAtMs: this.#context.clock.nowMs(),
+      state: 'creating',
+      reason: '',
+      diskBytes,
+      ...(request.network === 'none' ? {} : { network: this.#host.reserveNetwork(id) }),
+    };
+    return await this.#locks.run(id, async () => {
+      try {
+        this.#table.insert(record);
+        onProgress('disk', `disk of ${Math.round(diskBytes / 1024 ** 2)} MiB on ${image.name}`);
+        await this.#host.makeFiles(record, request.userData, signal);
+        signal.throwIfAborted();
+        const how = this.#context.machine.accelerator === 'tcg' ? 'software emulation' : 'KVM';
+        onProgress('start', `${record.name}: ${record.vcpus} vCPUs, ${record.memoryBytes / 1024 ** 2} MiB, ${how}`);
+        await this.#runner.start(record);
+        signal.throwIfAborted();
+      } catch (error) {
+        await this.#undo(record);
+        throw toEngineError(error);
+      }
+      if (request.wait === false) return this.inspect(id);
+      try {
+        await this.#waitUntilReady(id, request.timeoutSeconds ?? DEFAULT_READY_SECONDS, onProgress, signal);
+      } catch (error) {
+        // The user went away before it was usable: nothing half-made stays. Whoever still looks keeps it, to see what is wrong.
+        if (signal.aborted) await this.#undo(record);
+        throw error;
+      }
+      return this.inspect(id);
+    });
+  }
+
+  list(): GuestView[] {
+    return this.#table.all().map((record) => this.#view(record));
+  }
+
+  inspect(nameOrId: string): GuestView {
+    return this.#view(this.#table.find(nameOrId));
+  }
+
+  async start(nameOrId: string): Promise<GuestView> {
+    const { id } = this.#table.find(nameOrId);
+    return await this.#locks.run(id, async () => {
+      await this.#runner
+        .get(id)
+        ?.machine.ended.catch(() => undefined)
+        .then(
+          () => undefined,
+          () => undefined,
+        );
+      const record = this.#table.find(id);
+      if (record.state !== 'stopped')
+        throw new EngineError('wrong-state', `guest ${record.name} is ${record.state} already`);
+      await this.#runner.start(record);
+      return this.inspect(id);
+    });
+  }
+
+  async stop(nameOrId: string, options: { force: boolean; timeoutSeconds: number | undefined }): Promise<GuestView> {
+    const { id } = this.#table.find(nameOrId);
+    return await this.#locks.run(id, async () => {
+      const guest = this.#running(id, 'stopped');
+      if (options.force) await guest.machine.kill();
+      else {
+        const seconds = options.timeoutSeconds ?? DEFAULT_STOP_SECONDS;
+        if (!(await guest.machine.powerDown(seconds * 1000))) {
+          const { name } = this.#table.find(id);
+          throw new EngineError(
+            'timed-out',
+            `guest ${name} has not shut down within ${seconds} s and runs on; look at it with: bulkhead vm console ${name}, or end it with: bulkhead vm stop --force ${name}`,
+          );
+        }
+      }
+      await guest.settled;
+      return this.inspect(id);
+    });
+  }
+
+  async delete(nameOrId: string, options: { force: boolean }): Promise<void> {
+    const { id } = this.#table.find(nameOrId);
+    await this.#locks.run(id, async () => {
+      const record = this.#table.find(id);
+      if (record.state !== 'stopped' && !options.force) {
+        throw new EngineError(
+          'wrong-state',
+          `guest ${record.name} is ${record.state}; stop it first: bulkhead vm stop ${record.name}, or delete it with --force`,
+        );
+      }
+      await this.#undo(record);
+    });
+  }
+
+  async exec(
+    nameOrId: string,
+    spec: { command: readonly string[]; env: readonly string[]; input: Buffer | undefined },
+    signal: AbortSignal,
+  ): Promise<GuestExecResult> {
+    const record = this.#table.find(nameOrId);
+    const guest = this.#running(record.id, 'asked');
+    if (!guest.machine.isAgentOpen) {
+      throw new EngineError(
+        'unavailable',
+        `no agent answers in guest ${record.name}: it is still booting, or has no qemu-guest-agent; its console works without: bulkhead vm console ${record.name}`,
+      );
+    }
+    const [path = '', ...args] = spec.command;
+    const result = await guest.agent.exec(
+      { path, args, env: spec.env, ...(spec.input ? { input: spec.input } : {}) },
+      signal,
+    );
+    return {
+      // A shell's convention for an end by a signal.
+      exitCode: result.exitCode ?? 128 + (result.signalNumber ?? 0),
+      stdout: result.stdout.toString('base64'),
+      stderr: result.stderr.toString('base64'),
+      isTruncated: result.isTruncated,
+    };
+  }
+
+  consoleLog(nameOrId: string, options: { follow: boolean }, signal: AbortSignal): Promise<Readable> {
+    const { id } = this.#table.find(nameOrId);
+    const running = this.#runner.get(id);
+    const follow = options.follow && running ? AbortSignal.any([signal, running.console.ended]) : undefined;
+    const log = readLog(this.#host.paths(id).consoleLog, follow ? { follow } : {});
+    return Promise.resolve(ReadableStream.from(log, { objectMode: false }));
+  }
+
+  attachConsole(nameOrId: string): Promise<GuestConsole> {
+    const record = this.#table.find(nameOrId);
+    return Promise.resolve(this.#running(record.id, 'attached to').console.attach());
+  }
+
+  async listImages(): Promise<GuestImageView[]> {
+    const stored = await this.#images.list();
+    const missing = this.#images.builtIn.filter((name) => !stored.some((image) => image.name === name));
+    return [
+      ...stored.map((image) => this.#imageView(image)),
+      ...missing.map((name) => ({ name, isPresent: false, virtualBytes: 0, actualBytes: 0, usedBy: [] })),
+    ];
+  }
+
+  async importImage(name: string, content: Readable, signal: AbortSignal): Promise<GuestImageView> {
+    return this.#imageView(await this.#images.import(name, content, signal));
+  }
+
+  async removeImage(name: string): Promise<void> {
+    const usedBy = this.#usersOf(name);
+    if (usedBy.length > 0) {
+      throw new EngineError(
+        'conflict',
+        `the disks of these guests stand on ${name} and would break: ${usedBy.join(', ')}; delete them first`,
+        { details: { usedBy } },
+      );
+    }
+    await this.#images.remove(name);
+  }
+
+  async #plan(request: GuestLaunchRequest) {
+    if (request.name !== undefined && !NAME_PATTERN.test(request.name)) {
+      throw new EngineError(
+        'invalid-argument',
+        `${JSON.stringify(request.name)} cannot be a guest's name, which is its host name too: letters, digits and hyphens, 63 at most`,
+      );
+    }
+    if (request.name !== undefined && this.#table.isNameTaken(request.name)) {
+      throw new EngineError(
+        'conflict',
+        `there is a guest ${request.name} already; choose another name, or delete it first`,
+      );
+    }
+    if (request.userData !== undefined) assertUserData(request.userData);
+    const vcpus = request.vcpus ?? Math.min(DEFAULT_VCPUS, this.#context.host.cpus);
+    const memoryBytes = request.memoryBytes ?? DEFAULT_MEMORY_BYTES;
+    assertFits({ vcpus, memoryBytes }, this.#context.host);
+    const firmware = request.firmware ?? 'bios';
+    if (firmware === 'uefi') await findUefiFirmware();
+    const isTaken = (name: string): boolean => this.#table.isNameTaken(name.replaceAll('_', '-'));
+    const name = request.name ?? generateName(isTaken).replaceAll('_', '-');
+    return { name, vcpus, memoryBytes, firmware, machineType: await newestMachineType() };
+  }
+
+  async #waitUntilReady(id: string, seconds: number, onProgress: LaunchProgress, signal: AbortSignal): Promise<void> {
+    const { name } = this.#table.find(id);
+    const guest = this.#runner.get(id);
+    const ended = new EngineError(
+      'wrong-state',
+      `guest ${name} ended while it booted; see what it said with: bulkhead vm console --log ${name}`,
+    );
+    if (!guest) throw ended;
+    const outcome = await waitUntilReady({ name, guest, seconds, onProgress, signal });
+    if (outcome === 'ended') {
+      await guest.settled;
+      throw ended;
+    }
+    this.#table.update({ ...this.#table.find(id), ...(outcome.cloudInit ? { cloudInit: outcome.cloudInit } : {}) });
+  }
+
+  /** Takes a guest away, in whatever state it is. */
+  async #undo(record: GuestRecord): Promise<void> {
+    const guest = this.#runner.get(record.id);
+    if (guest) {
+      await guest.machine.kill();
+      await guest.settled;
+    }
+    await this.#host.removeFiles(record);
+    if (record.network) this.#context.network.release(record.network.ipv4Address);
+    this.#table.delete(record.id);
+  }
+
+  #running(id: string, done: string): RunningGuest {
+    const guest = this.#runner.get(id);
+    if (guest) return guest;
+    const { name } = this.#table.find(id);
+    throw new EngineError(
+      'wrong-state',
+      `guest ${name} is not running and cannot be ${done}; start it: bulkhead vm start ${name}`,
+    );
+  }
+
+  #usersOf(image: string): string[] {
+    return this.#table.all().flatMap((record) => (record.image === image ? [record.name] : []));
+  }
+
+  #imageView({ name, virtualBytes, actualBytes }: StoredGuestImage): GuestImageView {
+    return { name, isPresent: true, virtualBytes, actualBytes, usedBy: this.#usersOf(name) };
+  }
+
+  #view(record: GuestRecord): GuestView {
+    const paths = this.#host.paths(record.id);
+    return {
+      kind: 'vm',
+      id: record.id,
+      name: record.name,
+      image: record.image,
+      state: record.state,
+      reason: record.reason,
+      createdAtMs: record.createdAtMs,
+      accelerator: this.#context.machine.accelerator,
+      machineType: record.machineType,
+      firmware: record.firmware,
+      vcpus: record.vcpus,
+      memoryBytes: record.memoryBytes,
+      disk: { path: paths.disk, virtualBytes: record.diskBytes },
+      isAgentOpen: this.#runner.get(record.id)?.machine.isAgentOpen ?? false,
+      consoleLogPath: paths.consoleLog,
+      ...(record.startedAtMs === undefined ? {} : { startedAtMs: record.startedAtMs }),
+      ...(record.process === undefined ? {} : { pid: record.process.pid }),
+      ...(record.cloudInit === undefined ? {} : { cloudInit: record.cloudInit }),
+      ...(record.network === undefined
+        ? {}
+        : {
+            network: {
+              name: record.network.name,
+              ipv4Address: record.network.ipv4Address,
+              macAddress: record.network.macAddress,
+            },
+          }),
+    };
+  }
+}
+
+function sizeOfDisk(request: GuestLaunchRequest, image: StoredGuestImage): number {
+  const asked = request.diskBytes ?? image.virtualBytes;
+  if (asked >= image.virtualBytes) return Math.ceil(asked / 512) * 512;
+  throw new EngineError(
+    'invalid-argument',
+    `a disk of ${asked} bytes is below the ${image.virtualBytes} that ${image.name} needs; ask for more, or leave the size away`,
+    { details: { asked, minimum: image.virtualBytes } },
+  );
+}
