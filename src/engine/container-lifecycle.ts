@@ -33,7 +33,9 @@ export interface LifecycleParts {
   readonly locks: KeyedLock;
   readonly waiters: Waiters;
   readonly attachments: Attachments;
-  /** A container has ended, and nothing will start it again by itself. */
+  /** A container has ended, and nothing will start it again by itself; what it had on the host is still being given back. */
+  readonly onEnding: (record: ContainerRecord) => void;
+  /** That is through. */
   readonly onEnded: (record: ContainerRecord) => void;
 }
 
@@ -54,6 +56,10 @@ export class ContainerLifecycle {
       attachments: parts.attachments,
       waiters: parts.waiters,
       decideRestart: (record, exit) => this.#supervisor.decide(record, exit),
+      onExiting: (id) => {
+        const record = context.table.get(id);
+        if (record && !this.#restarting.has(id) && !isRunning(record.state)) parts.onEnding(record);
+      },
       onExited: (id) => this.#afterExit(id),
     });
   }

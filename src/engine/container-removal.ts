@@ -59,6 +59,25 @@ export class ContainerRemoval {
     return { deleted: removed.map(({ id }) => id), reclaimedBytes };
   }
 
+  /**
+   * A `--rm` container has ended: for everybody outside it is gone from now on, and nobody waits for what is left of it. `removeEnded` clears
+   * that away, and its name is free only then.
+   */
+  retire(record: ContainerRecord): void {
+    this.#context.table.retire(record.id);
+    this.#context.events.publish(containerEvent(record, 'destroy'));
+    this.#parts.waiters.removed(record.id);
+  }
+
+  /** Settles when no retired container has this name. */
+  async nameFree(name: string): Promise<void> {
+    const { table } = this.#context;
+    for (let id = table.retiredOwner(name); id !== undefined; id = table.retiredOwner(name)) {
+      await this.#parts.lifecycle.runner.gone(id).catch(() => undefined);
+      await this.removeEnded(id);
+    }
+  }
+
   removeEnded(id: string): Promise<void> {
     const { locks, lifecycle, waiters } = this.#parts;
     return locks.run(id, async () => {
@@ -75,9 +94,10 @@ export class ContainerRemoval {
         table.update({ ...record, state });
       }
       await this.#removeFiles(id, containerPaths(dataRoot, id).stateDir);
+      const isTold = table.isRetired(id);
       table.delete(id);
       lifecycle.forget(id);
-      events.publish(containerEvent(record, 'destroy'));
+      if (!isTold) events.publish(containerEvent(record, 'destroy'));
       waiters.removed(id);
       await this.#parts.afterRemoval(record.imageId);
     });

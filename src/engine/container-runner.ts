@@ -49,6 +49,8 @@ export interface RunnerParts {
   readonly waiters: Waiters;
   /** A run has ended: whether the container waits for its next start instead of being at its end. */
   readonly decideRestart: (record: ContainerRecord, exit: { exitCode: number; ranForMs: number }) => boolean;
+  /** A run has ended, and that is on record; what it had on the host is still being given back. */
+  readonly onExiting: (id: string) => void;
   /** Nothing is left of the run. */
   readonly onExited: (id: string) => void;
 }
@@ -61,6 +63,7 @@ export class ContainerRunner {
   readonly #waiters: Waiters;
   readonly #live = new Map<string, LiveContainer>();
   readonly #decideRestart: RunnerParts['decideRestart'];
+  readonly #onExiting: RunnerParts['onExiting'];
   readonly #onExited: RunnerParts['onExited'];
 
   constructor(context: EngineContext, parts: RunnerParts) {
@@ -69,6 +72,7 @@ export class ContainerRunner {
     this.#attachments = parts.attachments;
     this.#waiters = parts.waiters;
     this.#decideRestart = parts.decideRestart;
+    this.#onExiting = parts.onExiting;
     this.#onExited = parts.onExited;
   }
 
@@ -301,37 +305,40 @@ export class ContainerRunner {
     await this.#exited(id, sandbox, exit);
   }
 
-  /** Records the end, then clears away; who waits is answered in any case, or they would wait for ever. */
+  /**
+   * Records the end and tells who waits for it, in any case, or they would wait for ever; then clears away. Ports are free when the shim tells
+   * the exit; everything else that is cleared here is the container's own, and a next start of it waits for that.
+   */
   async #exited(id: string, sandbox: Sandbox | undefined, exit: SandboxExit): Promise<void> {
-    const { logger } = this.#context;
-    const phases = await sandbox?.status().then(
-      (status) => status.phases,
-      () => [],
-    );
+    const { logger, clock } = this.#context;
+    const phases = [{ name: 'exit-received', monotonicNs: clock.monotonicNs() }];
+    const mark = (name: string): void => void phases.push({ name, monotonicNs: clock.monotonicNs() });
     try {
-      this.#recordExit(id, exit, phases ?? []);
+      this.#recordExit(id, exit);
     } finally {
       this.#attachments.end(id);
+      this.#waiters.exited(id, { exitCode: exit.exitCode, error: exit.error });
+      this.#onExiting(id);
+      mark('exit-told');
       try {
-        await sandbox?.release();
-        await this.#giveBack(id);
+        phases.push(...((await sandbox?.release()) ?? []));
+        mark('released');
+        await this.#giveBack(id, phases);
       } catch (error) {
         logger.error({ err: error, container: id }, 'cannot clear away what an ended container left');
       }
       this.#live.delete(id);
-      this.#waiters.exited(id, { exitCode: exit.exitCode, error: exit.error });
       this.#onExited(id);
     }
   }
 
-  #recordExit(id: string, exit: SandboxExit, shimPhases: SandboxRecord['phases']): void {
+  #recordExit(id: string, exit: SandboxExit): void {
     const { table, clock, events } = this.#context;
     const record = table.get(id);
     if (!record) return;
     const { exitCode, oomKilled, error } = exit;
     const finishedAtMs = exit.finishedAtNs > 0 ? Math.floor(exit.finishedAtNs / 1e6) : clock.nowMs();
     const startedAtMs = 'startedAtMs' in record.state ? record.state.startedAtMs : finishedAtMs;
-    const phases = [...(record.sandbox?.phases ?? []), ...shimPhases];
     const exited = {
       ...record,
       state: apply(record, { type: 'exited', exitCode, oomKilled, error, atMs: finishedAtMs }),
@@ -342,7 +349,6 @@ export class ContainerRunner {
       ...(isRestarting
         ? { state: apply(exited, { type: 'restartScheduled' }), restartCount: record.restartCount + 1 }
         : {}),
-      lastPhases: phases.sort((first, second) => first.monotonicNs - second.monotonicNs),
     });
     const durationSeconds = Math.max(0, Math.round((finishedAtMs - startedAtMs) / 1000));
     const facts = { exitCode: String(exitCode), execDuration: String(durationSeconds) };
@@ -364,7 +370,7 @@ export class ContainerRunner {
   }
 
   /** Nothing of the container's sandbox is left on the host, and then not in its record either. */
-  async #giveBack(id: string): Promise<void> {
+  async #giveBack(id: string, lastPhases: SandboxRecord['phases'] = []): Promise<void> {
     const { table } = this.#context;
     const sandbox = table.get(id)?.sandbox;
     if (!sandbox) return;
@@ -373,7 +379,9 @@ export class ContainerRunner {
     const current = table.get(id);
     if (!current) return;
     const { sandbox: _gone, ...rest } = current;
-    table.update(rest);
+    const cleared = { name: 'cleared', monotonicNs: this.#context.clock.monotonicNs() };
+    const all = [...sandbox.phases, ...lastPhases, cleared];
+    table.update({ ...rest, lastPhases: all.sort((first, second) => first.monotonicNs - second.monotonicNs) });
   }
 }
 

@@ -48,6 +48,9 @@ export class Containers implements ContainerService {
       locks,
       waiters,
       attachments: this.#attachments,
+      onEnding: (record) => {
+        if (record.hostConfig.AutoRemove) this.#removal.retire(record);
+      },
       onEnded: (record) => this.#afterEnd(record),
     });
     this.#lifecycle = lifecycle;
@@ -121,6 +124,7 @@ export class Containers implements ContainerService {
       id,
     );
     if (planned.isolation === 'vm') machine.assertUsable();
+    if (wantedName) await this.#removal.nameFree(wantedName);
     const record: ContainerRecord = {
       ...planned,
       name: wantedName || generateName((candidate) => table.isNameTaken(candidate)),

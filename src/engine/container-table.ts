@@ -14,6 +14,8 @@ export class ContainerTable {
   readonly #database: Database;
   readonly #byId = new Map<string, ContainerRecord>();
   readonly #idByName = new Map<string, string>();
+  /** Gone for everybody outside; what is left of them is being cleared away. */
+  readonly #retired = new Set<string>();
 
   private constructor(database: Database) {
     this.#database = database;
@@ -29,7 +31,22 @@ export class ContainerTable {
   }
 
   all(): ContainerRecord[] {
-    return [...this.#byId.values()];
+    return [...this.#byId.values()].filter(({ id }) => !this.#retired.has(id));
+  }
+
+  /** From now on it is neither listed nor found. Its name stays taken until it is deleted. */
+  retire(id: string): void {
+    this.#retired.add(id);
+  }
+
+  isRetired(id: string): boolean {
+    return this.#retired.has(id);
+  }
+
+  /** The retired container that has this name. */
+  retiredOwner(name: string): string | undefined {
+    const id = this.#idByName.get(name);
+    return id !== undefined && this.#retired.has(id) ? id : undefined;
   }
 
   get(id: string): ContainerRecord | undefined {
@@ -44,8 +61,10 @@ export class ContainerTable {
   find(nameOrId: string): ContainerRecord {
     const name = nameOrId.replace(/^\//, '');
     const exact = this.#byId.get(name) ?? this.#byId.get(this.#idByName.get(name) ?? '');
-    if (exact) return exact;
-    const matches = /^[0-9a-f]+$/.test(name) ? [...this.#byId.keys()].filter((id) => id.startsWith(name)) : [];
+    if (exact && !this.#retired.has(exact.id)) return exact;
+    const matches = /^[0-9a-f]+$/.test(name)
+      ? [...this.#byId.keys()].filter((id) => id.startsWith(name) && !this.#retired.has(id))
+      : [];
     if (matches.length > 1) {
       throw new EngineError('invalid-argument', `multiple IDs found with provided prefix: ${name}`);
     }
@@ -90,6 +109,7 @@ export class ContainerTable {
     const record = this.#byId.get(id);
     if (!record) return;
     this.#byId.delete(id);
+    this.#retired.delete(id);
     this.#idByName.delete(record.name);
   }
 

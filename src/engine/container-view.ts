@@ -1,5 +1,6 @@
 import { join } from 'node:path';
-import type { ContainerRecord } from './container-record.ts';
+import { hasProcesses } from '../core/container-state.ts';
+import type { ContainerRecord, SandboxRecord } from './container-record.ts';
 import type { ContainerView, PublishedPort } from './engine.ts';
 
 /** Where a container's files are; the layout of `DATA_ROOT/containers/<id>`. */
@@ -22,7 +23,8 @@ export function containerPaths(dataRoot: string, id: string): ContainerPaths {
 
 export function toView(record: ContainerRecord, dataRoot: string): ContainerView {
   const paths = containerPaths(dataRoot, record.id);
-  const { sandbox } = record;
+  // What an ended run still has on the host is being given back: it is nobody's address any more.
+  const sandbox = hasProcesses(record.state) ? record.sandbox : undefined;
   const ports: Record<string, readonly PublishedPort[] | null> = {};
   if (sandbox?.network) {
     for (const port of Object.keys(record.config.ExposedPorts ?? {})) ports[port] = null;
@@ -44,14 +46,14 @@ export function toView(record: ContainerRecord, dataRoot: string): ContainerView
     hostsPath: '',
     resolvConfPath: '',
     facts: record.facts,
-    networks: networksOf(record),
+    networks: networksOf(record, sandbox),
     ports,
-    phases: sandbox?.phases ?? record.lastPhases ?? [],
+    phases: record.sandbox?.phases ?? record.lastPhases ?? [],
   };
 }
 
-function networksOf(record: ContainerRecord): ContainerView['networks'] {
-  const endpoint = record.sandbox?.network;
+function networksOf(record: ContainerRecord, sandbox: SandboxRecord | undefined): ContainerView['networks'] {
+  const endpoint = sandbox?.network;
   if (endpoint) {
     const { networkName, networkId, endpointId, macAddress, ipv4Address, ipv4PrefixLength, ipv4Gateway } = endpoint;
     return { [networkName]: { networkId, endpointId, macAddress, ipv4Address, ipv4PrefixLength, ipv4Gateway } };

@@ -32,8 +32,8 @@ export interface Sandbox {
   input(containerId: string, process: string, options: { keepOpen: boolean }): Writable;
   wait(containerId: string, process: string, signal: AbortSignal): Promise<SandboxExit>;
   stop(deadlineMs: number): Promise<void>;
-  /** The exit is on record here: the shim may go. */
-  release(): Promise<void>;
+  /** The exit is on record here: the shim may go. Tells the moments of its life when nothing of the sandbox is left. */
+  release(): Promise<SandboxStatus['phases']>;
 }
 
 export interface OutputOptions {

@@ -115,11 +115,12 @@ export class ShimClient implements Sandbox {
     await this.#call('POST', '/v1/sandbox/stop', { deadlineMs });
   }
 
-  async release(): Promise<void> {
+  async release(): Promise<SandboxStatus['phases']> {
     try {
-      await this.#call('POST', '/v1/sandbox/release', undefined);
+      return (await this.#json('POST', '/v1/sandbox/release', undefined, sandboxStatusSchema)).phases;
     } catch (error) {
       if (!(error instanceof EngineError && error.code === 'unavailable')) throw error;
+      return [];
     } finally {
       this.#agent.destroy();
     }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `GET /v1/sandbox` | → [`SandboxStatus`] |
 //! | `POST /v1/sandbox/stop` | [`StopSandbox`] → 204 when the machine or namespaces are gone (agent: acknowledged, then power-off) |
-//! | `POST /v1/sandbox/release` | shim only: the daemon has read the exit records; the shim ends once its readers are done → 204 when machine, namespaces and ports are gone |
+//! | `POST /v1/sandbox/release` | shim only: the daemon has read the exit records; the shim ends once its readers are done → [`SandboxStatus`] when machine, namespaces and ports are gone |
 //! | `POST /v1/sandbox/assign` | shim only: [`Assignment`] → 204; a waiting machine ([`PoolConfig`]) becomes this sandbox |
 //! | `POST /v1/containers/{id}` | [`CreateContainer`] → 201 once the root file system and the init process stand ready |
 //! | `DELETE /v1/containers/{id}` | agent only: [`RemoveContainer`] → 204; an ended container's mounts and network are gone, the machine fits the next one |

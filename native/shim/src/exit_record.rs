@@ -24,13 +24,16 @@ impl ExitRecord {
         Self { directory: state_dir.to_owned() }
     }
 
-    /// Replaces the record: temporary file, fsync, rename, fsync of the directory.
-    pub fn write(&self, containers: BTreeMap<String, Exit>) -> Result<()> {
+    /// Replaces the record: temporary file, fsync, rename, fsync of the directory. One that is not to be durable outlives the daemon,
+    /// not the host.
+    pub fn write(&self, containers: BTreeMap<String, Exit>, durable: bool) -> Result<()> {
         let temporary = self.directory.join("exit.json.new");
         let mut file = File::create(&temporary)?;
         file.write_all(&serde_json::to_vec(&Content { containers })?)?;
-        file.sync_all()?;
+        if durable {
+            file.sync_all()?;
+        }
         std::fs::rename(&temporary, self.directory.join("exit.json"))?;
-        File::open(&self.directory)?.sync_all()
+        if durable { File::open(&self.directory)?.sync_all() } else { Ok(()) }
     }
 }

@@ -52,6 +52,8 @@ struct State {
     processes: BTreeMap<(String, String), Option<Arc<Process>>>,
     ended_processes: VecDeque<ProcessKey>,
     closing: bool,
+    /// Containers that are removed with their end: nobody asks for their exits after the host's crash.
+    ephemeral: BTreeSet<String>,
     /// Containers whose processes stand still.
     paused: BTreeSet<String>,
     ports: Vec<bulkhead_protocol::PortBinding>,
@@ -135,6 +137,7 @@ impl Sandbox {
         let reservation = self.reserve(&key)?;
         let terminal = wants_terminal(&request.spec["process"]);
         let stdin_once = request.stdin_once;
+        let ephemeral = request.ephemeral;
         let log = match &request.log {
             Some(log) => JsonLog::open(log).map_err(|cause| {
                 Failure::new(FailureCode::Internal, format!("container {id}: cannot open log {}: {cause}", log.path))
@@ -145,6 +148,9 @@ impl Sandbox {
         self.0.wall.create_container(id, request).await?;
         let stream = self.0.wall.output(&key).await?;
         self.0.phases.mark("container-created");
+        if ephemeral {
+            self.lock().ephemeral.insert(id.to_owned());
+        }
         let phases = Some(self.0.phases.clone());
         reservation.fill(Process::new(key, terminal, stdin_once, stream, log, phases));
         Ok(())
@@ -283,6 +289,9 @@ impl Sandbox {
     async fn follow(&self, process: &Arc<Process>) {
         let mut exit = self.0.wall.wait(&process.key).await;
         exit.finished_at_ns = realtime_ns();
+        if process.key.is_init() {
+            self.0.phases.mark("process-ended");
+        }
         process.output_taken().await;
         exit.output_bytes = process.output.length();
         if !process.key.is_init() {
@@ -291,9 +300,13 @@ impl Sandbox {
             return;
         }
         self.record(&process.key.container, &exit).await;
+        if self.all_exited_but(&process.key) {
+            // Whoever is told of the end finds the ports free.
+            self.lock_ports().take();
+        }
+        self.0.phases.mark("exit-recorded");
         process.tell_exit(exit);
         if self.all_exited() {
-            self.lock_ports().take();
             if let Err(cause) = self.0.wall.stop(CLOSE_DOWN).await {
                 eprintln!("cannot close down the sandbox: {cause}");
             }
@@ -309,10 +322,20 @@ impl Sandbox {
         };
         exits.insert(container.to_owned(), exit.clone());
         let record = self.0.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let written = tokio::task::spawn_blocking(move || record.write(exits)).await;
+        let durable = !self.lock().ephemeral.contains(container);
+        let written = tokio::task::spawn_blocking(move || record.write(exits, durable)).await;
         if let Err(cause) = written.unwrap_or_else(|cause| Err(std::io::Error::other(cause))) {
             eprintln!("container {container}: cannot record its exit {exit:?}: {cause}");
         }
+    }
+
+    /// Whether the containers of all other init processes have ended.
+    fn all_exited_but(&self, key: &ProcessKey) -> bool {
+        let others = |process: &Arc<Process>| process.key != *key && process.key.is_init();
+        let state = self.lock();
+        state.processes.values().all(|process| {
+            process.as_ref().is_some_and(|process| !others(process) || process.state() == ProcessState::Exited)
+        })
     }
 
     fn all_exited(&self) -> bool {

@@ -199,7 +199,7 @@ async fn route(
             // Its containers have ended, and it is closing down: the answer says that nothing of it is left.
             sandbox.ended().await;
             activity.released.send_replace(true);
-            Ok(no_content())
+            Ok(json(StatusCode::OK, &sandbox.status()))
         }
         (&Method::POST, ["v1", "containers", id]) => {
             check_name(id)?;

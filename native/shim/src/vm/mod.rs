@@ -80,6 +80,8 @@ struct State {
     network: Option<Network>,
     /// The identity was sent to the guest.
     identified: bool,
+    /// The CPUs of a machine that waited do not run yet: until its disks are in place it has nothing to do, and QEMU answers sooner.
+    stands_still: bool,
     /// Container id → whether its disk is thrown away with the sandbox.
     ephemeral: HashMap<String, bool>,
     stdin: HashMap<ProcessKey, StdinState>,
@@ -153,6 +155,9 @@ impl VmWall {
                 return Err(self.cause_of(failure).await);
             }
             self.phases.mark("disks-assigned");
+        }
+        if std::mem::take(&mut self.state().stands_still) {
+            self.monitor.go_on().await?;
         }
         let agent = self.agent().await?;
         request.log = None;
@@ -253,7 +258,10 @@ impl VmWall {
     /// Ends the machine: the agent ends the containers and flushes their disks, then the process is killed.
     pub async fn stop(&self, deadline: Duration) -> Result<(), Failure> {
         self.machine.expect_end();
-        let worth_flushing = self.state().ephemeral.values().any(|ephemeral| !ephemeral);
+        let worth_flushing = {
+            let state = self.state();
+            !state.stands_still && state.ephemeral.values().any(|ephemeral| !ephemeral)
+        };
         let ready = self.agent.borrow().as_ref().and_then(|boot| boot.as_ref().ok().cloned());
         if let Some(agent) = ready.filter(|_| worth_flushing) {
             let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);

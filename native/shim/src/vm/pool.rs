@@ -117,12 +117,12 @@ impl VmWall {
         };
         *pooled.state() = None;
         priority::step_forward(pooled.uid);
-        self.monitor.go_on().await?;
         if let Some(network) = &assignment.network {
             crate::network::join(network)?;
         }
         self.machine.move_console(Path::new(&assignment.state_dir));
         let mut state = self.state();
+        state.stands_still = true;
         state.hostname.clone_from(&assignment.hostname);
         state.network.clone_from(&assignment.network);
         Ok(())
