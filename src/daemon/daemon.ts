@@ -7,6 +7,7 @@ import { parseCapabilityMask } from '../core/capabilities.ts';
 import { EngineError, systemErrorCode } from '../core/errors.ts';
 import { containerMigrations, ContainerTable } from '../engine/container-table.ts';
 import { Containers } from '../engine/container-service.ts';
+import { ContainerUsage } from '../engine/container-usage.ts';
 import type { EngineContext } from '../engine/engine-context.ts';
 import { EventRing } from '../engine/event-log.ts';
 import { Execs } from '../engine/exec-service.ts';
@@ -169,6 +170,7 @@ export class Daemon {
       containers,
       guests,
       execs,
+      usage: new ContainerUsage(context, (record) => containers.sandboxOf(record)),
       images,
       events,
       networks: new Networks(network, context.table),
@@ -193,6 +195,7 @@ export class Daemon {
     // Nobody waits for it, except the end of what it works on.
     const sweeping = images.sweep();
     stack.defer(() => sweeping);
+    containers.resume();
     pool?.refill();
     logger.info({ accelerator: machine.accelerator, problem: machine.problem, kvm: machine.kvm }, 'ready');
     const clearHost = async (): Promise<void> => {

@@ -7,16 +7,21 @@ import {
 } from '../core/container-state.ts';
 import { LONGEST_TIMER_MS, settlesWithin } from '../core/deadline.ts';
 import { EngineError } from '../core/errors.ts';
+import { planResources } from '../core/resources.ts';
 import { restartPolicy, wantsRestart } from '../core/restart-policy.ts';
 import { parseSignal } from '../core/signals.ts';
 import { Semaphore } from '../oci/semaphore.ts';
+import type { ContainerUpdateRequest } from '../wire/docker/container-update.ts';
 import type { Attachments } from './attachments.ts';
 import { containerEvent } from './container-event.ts';
+import { wallFacts } from './container-plan.ts';
 import type { ContainerRecord } from './container-record.ts';
 import { ContainerRunner } from './container-runner.ts';
 import type { EngineContext } from './engine-context.ts';
 import type { KeyedLock } from './keyed-lock.ts';
 import { RestartSupervisor } from './restart-supervisor.ts';
+import { resourceRequest } from './sandbox-plan.ts';
+import { planUpdate } from './update-plan.ts';
 import type { Waiters } from './waiters.ts';
 
 const DEFAULT_STOP_TIMEOUT_SECONDS = 10;
@@ -106,7 +111,7 @@ export class ContainerLifecycle {
       }
       this.#supervisor.reset(id);
       try {
-        await this.runner.start({ ...record, restartCount: 0, isStoppedByHand: false });
+        await this.runner.start(this.#ready({ ...record, restartCount: 0, isStoppedByHand: false }));
       } catch (error) {
         this.#afterExit(id);
         throw error;
@@ -218,6 +223,28 @@ export class ContainerLifecycle {
     });
   }
 
+  /** In force at once where it runs; a refusal there leaves everything as it was. */
+  update(nameOrId: string, request: ContainerUpdateRequest): Promise<{ warnings: string[] }> {
+    return this.locked(nameOrId, async (record) => {
+      const { id, state } = record;
+      if (state.status === 'removing' || state.status === 'dead') {
+        throw new EngineError('conflict', `Container is marked for removal and cannot be "update".`);
+      }
+      const { resources } = planUpdate(record, request, this.#context);
+      if (resources && hasProcesses(state)) {
+        const sandbox = this.runner.sandboxOf(record);
+        await sandbox
+          .update(id, { resources })
+          .catch((error: unknown) => Promise.reject(explainRefusal(record, error)));
+      }
+      // Read again: it may have ended meanwhile.
+      const updated = planUpdate(this.#context.table.get(id) ?? record, request, this.#context).record;
+      this.#context.table.update(updated);
+      this.#context.events.publish(containerEvent(updated, 'update'));
+      return { warnings: [] };
+    });
+  }
+
   /** Settles when it has ended and is started again neither by its policy nor by a restart that is under way. */
   async ended(id: string): Promise<void> {
     for (;;) {
@@ -264,13 +291,20 @@ export class ContainerLifecycle {
       const record = this.#context.table.get(id);
       if (record?.state.status !== 'restarting' || this.#isEnding) return;
       try {
-        await this.runner.start(record);
+        await this.runner.start(this.#ready(record));
       } catch (error) {
         // As in Docker: one that cannot be started any more is left alone, and inspect says why.
         this.#context.logger.warn({ err: error, container: id }, 'cannot start a container again');
         this.#afterExit(id);
       }
     });
+  }
+
+  /** An update may have changed what the wall is made of. */
+  #ready(record: ContainerRecord): ContainerRecord {
+    const { host, machineDefaults } = this.#context;
+    const plan = planResources(resourceRequest(record.hostConfig), host, machineDefaults);
+    return { ...record, facts: wallFacts(record.isolation, plan, host, record.facts.accelerator) };
   }
 
   #afterExit(id: string): void {
@@ -327,6 +361,17 @@ function isWantedAfterDaemonStart(record: ContainerRecord): boolean {
     restartCount,
     isStoppedByHand: record.isStoppedByHand ?? false,
   });
+}
+
+/** The numbers are the guest's; what to do about them is ours to say. */
+function explainRefusal(record: ContainerRecord, thrown: unknown): unknown {
+  if (!(thrown instanceof EngineError) || thrown.code !== 'limit-exceeded') return thrown;
+  const { message, details } = thrown;
+  return new EngineError(
+    'limit-exceeded',
+    `Cannot update container ${record.id}: ${message}; stop it, update it, and its next machine is made for it`,
+    { cause: thrown, details },
+  );
 }
 
 export function isBeingRestarted(id: string): EngineError {

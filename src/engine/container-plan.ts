@@ -1,7 +1,7 @@
 import { EngineError } from '../core/errors.ts';
 import { HOST_CONFIG_SUPPORT, isSet } from '../core/host-config-support.ts';
 import { shortId } from '../core/ids.ts';
-import { planResources, type HostResources, type MachineDefaults } from '../core/resources.ts';
+import { planResources, type HostResources, type MachineDefaults, type ResourcePlan } from '../core/resources.ts';
 import { restartPolicy } from '../core/restart-policy.ts';
 import { parseSignal } from '../core/signals.ts';
 import type { ContainerConfig, ContainerCreateRequest, HostConfig } from '../wire/docker/container-config.ts';
@@ -54,22 +54,7 @@ export function planContainer(
     context.host,
     context.machineDefaults,
   );
-  const facts: WallFacts =
-    isolation === 'vm'
-      ? {
-          wall: 'vm',
-          accelerator: context.accelerator,
-          driver: 'qemu',
-          vcpus: resources.vcpus,
-          memoryBytes: resources.memoryLimitBytes ?? resources.machineMemoryBytes,
-        }
-      : {
-          wall: 'os',
-          accelerator: 'none',
-          driver: 'runc',
-          vcpus: context.host.cpus,
-          memoryBytes: resources.memoryLimitBytes ?? context.host.memoryBytes,
-        };
+  const facts = wallFacts(isolation, resources, context.host, isolation === 'vm' ? context.accelerator : 'none');
   return {
     id,
     imageId: image.id,
@@ -84,6 +69,21 @@ export function planContainer(
     restartCount: 0,
     warnings: [],
   };
+}
+
+/** What is shown of the wall. `accelerator` is `none` for the os wall. */
+export function wallFacts(
+  isolation: Isolation,
+  resources: ResourcePlan,
+  host: HostResources,
+  accelerator: WallFacts['accelerator'],
+): WallFacts {
+  if (isolation === 'vm') {
+    const { vcpus, memoryLimitBytes, machineMemoryBytes } = resources;
+    return { wall: 'vm', accelerator, driver: 'qemu', vcpus, memoryBytes: memoryLimitBytes ?? machineMemoryBytes };
+  }
+  const memoryBytes = resources.memoryLimitBytes ?? host.memoryBytes;
+  return { wall: 'os', accelerator: 'none', driver: 'runc', vcpus: host.cpus, memoryBytes };
 }
 
 function planIsolation(hostConfig: HostConfig, context: PlanContext): Isolation {

@@ -5,6 +5,7 @@ import { EngineError } from '../core/errors.ts';
 import { generateName, isContainerName, newId } from '../core/ids.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import type { ContainerCreateRequest } from '../wire/docker/container-config.ts';
+import type { ContainerUpdateRequest } from '../wire/docker/container-update.ts';
 import { Attachments } from './attachments.ts';
 import { containerEvent } from './container-event.ts';
 import { filterContainers, selectPrunable } from './container-filters.ts';
@@ -58,13 +59,17 @@ export class Containers implements ContainerService {
     this.#logs = new ContainerLogs(context.dataRoot, (id) => lifecycle.ended(id));
   }
 
-  /** Brings records and reality together after the daemon's start, and starts what is to run again. */
+  /** Brings records and reality together after the daemon's start. */
   async reconcile(): Promise<void> {
     await this.#lifecycle.runner.reconcile();
     for (const record of this.#context.table.all()) {
       if (!isRunning(record.state)) this.#afterEnd(record);
       if (record.state.status === 'removing') await this.#removal.removeEnded(record.id);
     }
+  }
+
+  /** Starts what is to run again after the daemon's start; returns at once. */
+  resume(): void {
     this.#lifecycle.resume();
   }
 
@@ -180,6 +185,10 @@ export class Containers implements ContainerService {
 
   unpause(nameOrId: string): Promise<void> {
     return this.#lifecycle.unpause(nameOrId);
+  }
+
+  update(nameOrId: string, request: ContainerUpdateRequest): Promise<{ warnings: string[] }> {
+    return this.#lifecycle.update(nameOrId, request);
   }
 
   async resize(nameOrId: string, size: TerminalSize): Promise<void> {

@@ -11,11 +11,14 @@ import type { ImageRecord } from '../oci/image-records.ts';
 import type { RemovedEntry } from '../oci/image-removal.ts';
 import type { RegistryCredentials } from '../oci/registry/authorizer.ts';
 import type { GuestService } from './guest-service.ts';
+import type { ContainerUpdateRequest } from '../wire/docker/container-update.ts';
+import type { UsageService } from './container-usage.ts';
 
 /** What the API serves: the engine's use cases by subject. Every method throws `EngineError`. */
 export interface Engine {
   readonly containers: ContainerService;
   readonly execs: ExecService;
+  readonly usage: UsageService;
   readonly images: ImageService;
   readonly networks: NetworkService;
   readonly events: EventLog;
@@ -98,6 +101,8 @@ export interface ContainerService {
   /** Its processes stand still, wherever they are, until `unpause`. */
   pause(nameOrId: string): Promise<void>;
   unpause(nameOrId: string): Promise<void>;
+  /** Other limits, in force at once where it runs, and another restart policy. */
+  update(nameOrId: string, request: ContainerUpdateRequest): Promise<{ warnings: string[] }>;
   resize(nameOrId: string, size: TerminalSize): Promise<void>;
   rename(nameOrId: string, name: string): Promise<void>;
   /** Checks at once that the container exists; `result` settles when the condition holds. */

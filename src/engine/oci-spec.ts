@@ -131,9 +131,8 @@ const ALLOWED_DEVICES = [
 ] as const;
 
 function planCgroup(hostConfig: HostConfig, plan: ResourcePlan, privileged: boolean): object {
-  const period = hostConfig.CpuPeriod || 100_000;
   const cpu = {
-    ...(plan.cpuLimit === undefined ? {} : { quota: Math.round(plan.cpuLimit * period), period }),
+    ...planCpu(hostConfig, plan),
     ...(hostConfig.CpuShares ? { shares: hostConfig.CpuShares } : {}),
     ...(hostConfig.CpusetCpus ? { cpus: hostConfig.CpusetCpus } : {}),
     ...(hostConfig.CpusetMems ? { mems: hostConfig.CpusetMems } : {}),
@@ -154,8 +153,14 @@ function planCgroup(hostConfig: HostConfig, plan: ResourcePlan, privileged: bool
   };
 }
 
+/** The share of a period that the container's processes may run. */
+export function planCpu(hostConfig: HostConfig, plan: ResourcePlan): object {
+  const period = hostConfig.CpuPeriod || 100_000;
+  return plan.cpuLimit === undefined ? {} : { quota: Math.round(plan.cpuLimit * period), period };
+}
+
 /** Docker's rule: swap unset means as much swap as memory again; -1 is no bound. */
-function planMemory(hostConfig: HostConfig, plan: ResourcePlan): object {
+export function planMemory(hostConfig: HostConfig, plan: ResourcePlan): object {
   const limit = plan.memoryLimitBytes;
   if (limit === undefined && !hostConfig.MemoryReservation) return {};
   return {

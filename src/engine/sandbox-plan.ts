@@ -140,7 +140,7 @@ function resourcesOf(input: SandboxPlanInput): ReturnType<typeof planResources> 
   return planResources(resourceRequest(input.record.hostConfig), input.host, input.machineDefaults);
 }
 
-function resourceRequest(hostConfig: ContainerRecord['hostConfig']): ResourceRequest {
+export function resourceRequest(hostConfig: ContainerRecord['hostConfig']): ResourceRequest {
   const { NanoCpus: nanoCpus, CpuQuota: cpuQuota, CpuPeriod: cpuPeriod, Memory: memory } = hostConfig;
   return { nanoCpus, cpuQuota, cpuPeriod, memory };
 }

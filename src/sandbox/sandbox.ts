@@ -6,7 +6,9 @@ import type {
   SandboxConfig,
   SandboxExit,
   SandboxStatus,
+  UpdateContainer,
 } from '../wire/shim.ts';
+import type { ContainerStats, ProcessList } from '../wire/shim-usage.ts';
 
 /**
  * A running sandbox as the engine sees it, whatever its wall. `process` is `init` for the container's own process.
@@ -25,6 +27,10 @@ export interface Sandbox {
   /** All of the container's processes stand still until `unpause`. */
   pause(containerId: string): Promise<void>;
   unpause(containerId: string): Promise<void>;
+  /** Other limits for a running container. `limit-exceeded`, with the numbers, where a machine does not have what is asked for. */
+  update(containerId: string, body: UpdateContainer): Promise<void>;
+  stats(containerId: string): Promise<ContainerStats>;
+  top(containerId: string): Promise<ProcessList>;
   resize(containerId: string, process: string, size: { height: number; width: number }): Promise<void>;
   /** Resolves once the shim has registered the reader: every later byte is in the stream. */
   output(containerId: string, process: string, options: OutputOptions): Promise<Readable>;

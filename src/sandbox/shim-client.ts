@@ -13,7 +13,9 @@ import {
   type CreateProcess,
   type SandboxExit,
   type SandboxStatus,
+  type UpdateContainer,
 } from '../wire/shim.ts';
+import { containerStatsSchema, processListSchema, type ContainerStats, type ProcessList } from '../wire/shim-usage.ts';
 import type { OutputOptions, Sandbox } from './sandbox.ts';
 
 const CODES: Readonly<Record<string, ErrorCode>> = {
@@ -26,6 +28,7 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   'bad-working-directory': 'invalid-argument',
   'port-in-use': 'conflict',
   'resource-exhausted': 'resource-exhausted',
+  'limit-exceeded': 'limit-exceeded',
   'machine-failed': 'internal',
   'timed-out': 'timed-out',
 };
@@ -80,6 +83,18 @@ export class ShimClient implements Sandbox {
 
   async unpause(containerId: string): Promise<void> {
     await this.#call('POST', `/v1/containers/${containerId}/unpause`, undefined);
+  }
+
+  async update(containerId: string, body: UpdateContainer): Promise<void> {
+    await this.#call('POST', `/v1/containers/${containerId}/update`, body);
+  }
+
+  stats(containerId: string): Promise<ContainerStats> {
+    return this.#json('GET', `/v1/containers/${containerId}/stats`, undefined, containerStatsSchema);
+  }
+
+  top(containerId: string): Promise<ProcessList> {
+    return this.#json('GET', `/v1/containers/${containerId}/top`, undefined, processListSchema);
   }
 
   async resize(containerId: string, process: string, size: { height: number; width: number }): Promise<void> {

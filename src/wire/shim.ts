@@ -102,6 +102,11 @@ export interface CreateProcess {
   readonly terminalSize?: { readonly height: number; readonly width: number };
 }
 
+export interface UpdateContainer {
+  /** The runtime-spec `linux.resources`, with only what changes. */
+  readonly resources: object;
+}
+
 export const exitSchema = z.object({
   exitCode: z.number().int(),
   oomKilled: z.boolean().default(false),

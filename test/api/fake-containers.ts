@@ -15,6 +15,7 @@ import type {
   WaitResult,
 } from '../../src/engine/engine.ts';
 import type { ContainerCreateRequest } from '../../src/wire/docker/container-config.ts';
+import type { ContainerUpdateRequest } from '../../src/wire/docker/container-update.ts';
 
 /** The only image there is. */
 const IMAGE = 'busybox';
@@ -154,6 +155,12 @@ export class FakeContainers implements ContainerService {
     container.process?.kill('SIGCONT');
     this.#change(container, { type: 'unpaused' });
     return Promise.resolve();
+  }
+
+  update(nameOrId: string, request: ContainerUpdateRequest): Promise<{ warnings: string[] }> {
+    const container = this.#find(nameOrId);
+    container.view = { ...container.view, hostConfig: { ...container.view.hostConfig, ...request } };
+    return Promise.resolve({ warnings: [] });
   }
 
   resize(nameOrId: string, size: { height: number; width: number }): Promise<void> {

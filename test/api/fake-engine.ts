@@ -11,6 +11,8 @@ import type {
   SystemService,
 } from '../../src/engine/engine.ts';
 import type { GuestService } from '../../src/engine/guest-service.ts';
+import type { ProcessTable } from '../../src/core/process-table.ts';
+import type { ContainerSizes, UsageService } from '../../src/engine/container-usage.ts';
 import { Images } from '../../src/engine/image-service.ts';
 import type { ImageStore } from '../../src/oci/image-store.ts';
 import { systemClock } from '../../src/platform/clock.ts';
@@ -26,6 +28,7 @@ export class FakeEngine implements Engine {
   readonly events: FakeEventLog;
   readonly containers: FakeContainers;
   readonly execs: FakeExecs;
+  readonly usage: UsageService = new FakeUsage();
   readonly images: Images;
   readonly networks: NetworkService = new FakeNetworks();
   readonly system: SystemService;
@@ -48,6 +51,21 @@ export class FakeEngine implements Engine {
       logger: console,
     });
     this.system = { info: () => Promise.resolve(describeSystem(this.containers)) };
+  }
+}
+
+/** Containers of nothing: no processes, no use. */
+class FakeUsage implements UsageService {
+  top(): Promise<ProcessTable> {
+    return Promise.resolve({ titles: ['PID', 'CMD'], rows: [] });
+  }
+
+  stats(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+
+  sizes(): Promise<ContainerSizes> {
+    return Promise.resolve({ writtenBytes: 0, rootBytes: 0 });
   }
 }
 

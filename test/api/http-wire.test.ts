@@ -76,7 +76,7 @@ test('unknown paths, wrong methods and endpoints that do not exist yet are 404 p
     ['GET', '/nonsense'],
     ['POST', '/containers/json'],
     ['PUT', '/version'],
-    ['GET', '/v1.51/containers/x/top'],
+    ['GET', '/v1.51/containers/x/nonsense'],
     ['POST', '/build'],
     ['POST', '/session'],
     ['GET', '/%zz'],

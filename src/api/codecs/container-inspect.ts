@@ -1,6 +1,8 @@
+import type { ContainerSizes } from '../../engine/container-usage.ts';
 import type { ContainerView } from '../../engine/engine.ts';
 import type { ContainerConfig } from '../../wire/docker/container-config.ts';
 import type { ApiVersion } from '../api-version.ts';
+import { encodeSizes } from './container-list.ts';
 import { encodeNetworkSettings } from './container-networks.ts';
 import { encodeState } from './container-state.ts';
 import { encodeHostConfig } from './host-config.ts';
@@ -8,7 +10,11 @@ import { encodeMountPoints } from './mount-points.ts';
 import { formatTime } from './timestamp.ts';
 
 /** `GET /containers/{id}/json`. Source: moby api/docs/v1.51.yaml, definition ContainerInspectResponse; `Bulkhead` is ours. */
-export function encodeContainerInspect(view: ContainerView, version: ApiVersion): Record<string, unknown> {
+export function encodeContainerInspect(
+  view: ContainerView,
+  version: ApiVersion,
+  sizes?: ContainerSizes,
+): Record<string, unknown> {
   return {
     Id: view.id,
     Created: formatTime(view.createdAtMs),
@@ -29,6 +35,7 @@ export function encodeContainerInspect(view: ContainerView, version: ApiVersion)
     AppArmorProfile: '',
     ExecIDs: null,
     HostConfig: encodeHostConfig(view.hostConfig, view.facts.wall),
+    ...encodeSizes(sizes),
     GraphDriver: { Data: null, Name: 'overlay2' },
     Mounts: encodeMountPoints(view.hostConfig),
     Config: encodeConfig(view),

@@ -1,3 +1,4 @@
+import type { ContainerSizes } from '../../engine/container-usage.ts';
 import type { ContainerView } from '../../engine/engine.ts';
 import { isAtLeast, type ApiVersion } from '../api-version.ts';
 import { encodeEndpoints } from './container-networks.ts';
@@ -9,6 +10,7 @@ export function encodeContainerSummary(
   view: ContainerView,
   version: ApiVersion,
   nowMs: number,
+  sizes?: ContainerSizes,
 ): Record<string, unknown> {
   const annotations = view.hostConfig['Annotations'];
   const withAnnotations = isAtLeast(version, '1.46') && annotations ? { Annotations: annotations } : {};
@@ -20,6 +22,7 @@ export function encodeContainerSummary(
     Command: commandText(view.command),
     Created: Math.trunc(view.createdAtMs / 1000),
     Ports: encodePorts(view),
+    ...encodeSizes(sizes),
     Labels: view.config.Labels ?? {},
     State: view.state.status,
     Status: statusText(view.state, nowMs),
@@ -28,6 +31,11 @@ export function encodeContainerSummary(
     Mounts: encodeMountPoints(view.hostConfig),
     Bulkhead: { wall: view.facts.wall, accelerator: view.facts.accelerator },
   };
+}
+
+/** Only for those who asked: it takes a walk through what the container wrote. */
+export function encodeSizes(sizes: ContainerSizes | undefined): Record<string, number> {
+  return sizes ? { SizeRw: sizes.writtenBytes, SizeRootFs: sizes.rootBytes } : {};
 }
 
 function networkMode(view: ContainerView): string {

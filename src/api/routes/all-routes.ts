@@ -1,6 +1,7 @@
 import type { Route } from '../route.ts';
 import { containerRoutes } from './container-routes.ts';
 import { containerStreamRoutes } from './container-stream-routes.ts';
+import { containerUsageRoutes } from './container-usage-routes.ts';
 import { execRoutes } from './exec-routes.ts';
 import { guestRoutes } from './guest-routes.ts';
 import { imageRoutes } from './image-routes.ts';
@@ -15,6 +16,7 @@ export const allRoutes: readonly Route[] = [
   ...systemRoutes,
   ...execRoutes,
   ...containerStreamRoutes,
+  ...containerUsageRoutes,
   ...containerRoutes,
   ...imageTransferRoutes,
   ...imageRoutes,

@@ -23,16 +23,19 @@ export const containerRoutes: readonly Route[] = [
   {
     method: 'GET',
     path: '/containers/json',
-    handle(request, reply, { engine }) {
+    async handle(request, reply, { engine }) {
       const views = engine.containers.list({
         all: booleanParameter(request.query, 'all'),
         limit: integerParameter(request.query, 'limit') ?? 0,
         filters: parseFilters(request.query),
       });
       const nowMs = Date.now();
+      const sizes = booleanParameter(request.query, 'size')
+        ? await Promise.all(views.map((view) => engine.usage.sizes(view.id).catch(() => undefined)))
+        : [];
       reply.json(
         200,
-        views.map((view) => encodeContainerSummary(view, request.version, nowMs)),
+        views.map((view, index) => encodeContainerSummary(view, request.version, nowMs, sizes[index])),
       );
     },
   },
@@ -61,8 +64,10 @@ export const containerRoutes: readonly Route[] = [
   {
     method: 'GET',
     path: '/containers/{id}/json',
-    handle(request, reply, { engine }) {
-      reply.json(200, encodeContainerInspect(engine.containers.inspect(id(request)), request.version));
+    async handle(request, reply, { engine }) {
+      const view = engine.containers.inspect(id(request));
+      const sizes = booleanParameter(request.query, 'size') ? await engine.usage.sizes(view.id) : undefined;
+      reply.json(200, encodeContainerInspect(view, request.version, sizes));
     },
   },
   {

@@ -1,5 +1,5 @@
 import { EngineError } from '../../core/errors.ts';
-import { containerCreateSchema, type ContainerCreateRequest } from './container-config.ts';
+import { containerCreateSchema, type ContainerCreateRequest, type HostConfig } from './container-config.ts';
 
 const NAME = /^\/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 
@@ -68,6 +68,14 @@ function checkHealthcheck(request: ContainerCreateRequest): void {
 
 function checkHostConfig(request: ContainerCreateRequest): void {
   const policy = request.HostConfig?.RestartPolicy;
+  checkRestartPolicy(policy);
+  if (request.HostConfig?.AutoRemove === true && (policy?.Name || 'no') !== 'no') {
+    throw invalid("can't create 'AutoRemove' container with restart policy");
+  }
+}
+
+/** Also of an update. */
+export function checkRestartPolicy(policy: HostConfig['RestartPolicy']): void {
   const name = policy?.Name || 'no';
   if (!['no', 'always', 'unless-stopped', 'on-failure'].includes(name)) {
     throw invalid(
@@ -79,9 +87,6 @@ function checkHostConfig(request: ContainerCreateRequest): void {
     throw invalid("invalid restart policy: maximum retry count can only be used with 'on-failure'");
   }
   if (retries < 0) throw invalid('invalid restart policy: maximum retry count cannot be negative');
-  if (request.HostConfig?.AutoRemove === true && name !== 'no') {
-    throw invalid("can't create 'AutoRemove' container with restart policy");
-  }
 }
 
 function checkNetworking(request: ContainerCreateRequest, options: CreateCheckOptions): void {
