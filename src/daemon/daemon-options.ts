@@ -15,6 +15,7 @@ const settingsSchema = z.strictObject({
   'allowed-isolation': z.array(isolationSchema).default(['vm', 'os']),
   accelerator: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
   pool: z.number().int('a whole number').min(0).max(64).optional(),
+  'pool-images': z.boolean().default(true),
   'saved-machines': z.boolean().default(true),
   'guest-aslr': z.boolean().default(true),
   'bridge-prefix': z
@@ -84,6 +85,10 @@ function parseFlags(argv: readonly string[]): Record<string, unknown> & { 'confi
       type: 'number',
       requiresArg: true,
       describe: 'machines of each size that are kept ready [1 in emulation, else 0]',
+    })
+    .option('pool-images', {
+      type: 'boolean',
+      describe: 'prepare a machine for an image that is started again and again, by running its program in it in advance [true]',
     })
     .option('saved-machines', { type: 'boolean', describe: 'start machines from a saved one instead of booting [true]' })
     .option('guest-aslr', {

@@ -45,6 +45,7 @@ export function openMachines(
     templates,
     launcher,
     logger,
+    preparesImages: settings['pool-images'],
     planWarmUp: (id, writablePath) => planWarmUp(parts, id, writablePath),
   });
   return { templates, pool };

@@ -6,13 +6,16 @@ import { newId, shortId } from '../core/ids.ts';
 import type { PortRequest } from '../core/ports.ts';
 import { killAndRemoveCgroup } from '../platform/cgroups.ts';
 import { copySparse } from '../platform/ffi/files.ts';
-import type { PooledMachine } from '../sandbox/vm/machine-pool.ts';
+import type { PooledMachine, WarmUpPlan } from '../sandbox/vm/machine-pool.ts';
+import type { ContainerConfig } from '../wire/docker/container-config.ts';
 import type { CreateContainer, MachineTemplate } from '../wire/shim.ts';
 import type { ContainerRecord, SandboxRecord } from './container-record.ts';
 import { containerPaths } from './container-view.ts';
 import type { EngineContext } from './engine-context.ts';
+import { imageDefaults } from './image-defaults.ts';
 import { availableCapabilities } from './process-plan.ts';
 import { machineClassOf, planEndpoint, type SandboxPlanInput } from './sandbox-plan.ts';
+import { planImageWarmUp } from './warm-up.ts';
 
 /** What a sandbox takes of the host: reserved before it is made, made for it, taken up again after the daemon's death, and given back. */
 export class SandboxHost {
@@ -33,7 +36,7 @@ export class SandboxHost {
       const hostInterface = `${interfacePrefix}v${nameDigits(record.id, interfacePrefix)}`;
       return { sandbox: this.#planRecord(record, {}, address, hostInterface) };
     }
-    const pooled = options.fresh ? undefined : pool?.take(machineClassOf(record, this.#context));
+    const pooled = options.fresh ? undefined : pool?.take(machineClassOf(record, this.#context), record.imageId);
     if (pooled) {
       const { runtimeDir, cgroupPath, uid, tapName } = pooled;
       const own = { runtimeDir, cgroupPath, uid, tapName };
@@ -66,6 +69,8 @@ export class SandboxHost {
       throw new EngineError('not-found', `image ${imageId} of container ${name} is gone; create the container anew`);
     }
     const { layers: unpacked } = await images.rootfs(image);
+    const layers = await this.#prepareRoot(record, unpacked, writablePath);
+    if (record.isolation === 'vm') this.#noteStart(record, imageDefaults(image), layers);
     if (sandbox.network) await network.ensure();
     return {
       record,
@@ -73,7 +78,7 @@ export class SandboxHost {
       stateDir: paths.stateDir,
       logPath: paths.logPath,
       writablePath,
-      layers: await this.#prepareRoot(record, unpacked, writablePath),
+      layers,
       host: this.#context.host,
       machineDefaults: this.#context.machineDefaults,
       machine: record.isolation === 'vm' ? machine.config() : undefined,
@@ -140,6 +145,13 @@ export class SandboxHost {
             }),
           }),
     };
+  }
+
+  /** Who starts an image twice may start it a third time. */
+  #noteStart(record: ContainerRecord, config: ContainerConfig, layers: CreateContainer['rootfs']['layers']): void {
+    const { command, imageId } = record;
+    const plan: WarmUpPlan = (id, path) => planImageWarmUp(this.#context, { config, command, layers }, id, path);
+    this.#context.pool?.noteStart(machineClassOf(record, this.#context), imageId, plan);
   }
 
   async #prepareRoot(

@@ -5,6 +5,7 @@ use crate::command::{exec_failure, find_command};
 use crate::failure::{Doing, Result, errno_text, internal, invalid};
 use crate::in_root::ensure_directory;
 use crate::launch::{ChildEnds, Launch, Report, Target, set_namespace};
+use crate::moments::Moments;
 use crate::mount_options::root_propagation;
 use crate::privileges::{CapabilitySets, become_identity, set_no_new_privileges, set_rlimits};
 use crate::spec::Spec;
@@ -76,6 +77,8 @@ fn become_process(launch: &Launch<'_>, ends: ChildEnds, reports: &OwnedFd) -> Re
         set_namespace(init.as_raw_fd(), namespaces & !libc::CLONE_NEWPID).doing(|| "entering the container")?;
     }
     let start = keep_only(ends, reports)?;
+    let mut moments = Moments::new();
+    moments.mark("guest-forked");
     nix::sys::stat::umask(Mode::empty());
     let mut terminal = None;
     match &launch.target {
@@ -92,6 +95,7 @@ fn become_process(launch: &Launch<'_>, ends: ChildEnds, reports: &OwnedFd) -> Re
             let directory: OwnedFd = std::fs::File::open(root).doing(|| *root)?.into();
             mounts::mount_all(directory.as_fd(), spec)?;
             mounts::make_devices(directory.as_fd(), &spec.linux.devices)?;
+            moments.mark("guest-mounts");
             for (source, path) in *files {
                 mounts::cover_file(directory.as_fd(), source, path)?;
             }
@@ -105,7 +109,9 @@ fn become_process(launch: &Launch<'_>, ends: ChildEnds, reports: &OwnedFd) -> Re
                 let _ = ensure_directory(directory.as_fd(), Path::new(&spec.process.cwd));
             }
             enter_root(directory.as_fd())?;
+            moments.mark("guest-pivoted");
             finish_root(spec, *read_only)?;
+            moments.mark("guest-masked");
         }
         Target::Exec { .. } => {
             if launch.process.terminal {
@@ -117,7 +123,9 @@ fn become_process(launch: &Launch<'_>, ends: ChildEnds, reports: &OwnedFd) -> Re
     let (program, environment) = become_user(launch, terminal.as_ref())?;
     let arguments = c_strings(&launch.process.args)?;
     let environment = c_strings(&environment)?;
-    report(reports, &Report::Ready { master: terminal.as_ref().map(|terminal| terminal.master.as_raw_fd()) });
+    moments.mark("guest-user");
+    let master = terminal.as_ref().map(|terminal| terminal.master.as_raw_fd());
+    report(reports, &Report::Ready { master, moments: moments.into_list() });
     wait_for_start(&start);
     drop(terminal);
     let path = CString::new(program.as_str()).map_err(|_| invalid("a NUL byte in the command"))?;

@@ -62,7 +62,7 @@ pub(crate) async fn apply(identity: &GuestIdentity, moments: &mut Moments) -> Re
 /// Undoes what the next identity would not replace.
 pub(crate) fn forget(identity: &GuestIdentity) -> Result<()> {
     match &identity.network {
-        Some(network) => interface::take_down(&network.interface),
+        Some(network) => interface::forget_address(&network.interface),
         None => Ok(()),
     }
 }

@@ -32,6 +32,8 @@ pub(crate) async fn configure(network: &Network) -> Result<()> {
         request.ifr_ifru.ifru_newname = name_bytes(name);
         ioctl(&control, libc::SIOCSIFNAME, &request).doing(|| format!("{present}: renaming to {name}"))?;
     }
+    // As in Docker on a network without IPv6; an address that the kernel made of the hardware's would outlive it, too.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
     let mut request = request_for(name);
     // SAFETY: sockaddr is plain data.
     request.ifr_ifru.ifru_hwaddr = unsafe { std::mem::zeroed() };
@@ -59,15 +61,12 @@ pub(crate) async fn configure(network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// Takes the interface down, and its address and routes with it.
-pub(crate) fn take_down(name: &str) -> Result<()> {
-    let control = control_socket()?;
+/// Takes the interface's address away, and its routes with it. It stays up: the buffers that it was given then are there for the next
+/// address, and its host end leads nowhere meanwhile.
+pub(crate) fn forget_address(name: &str) -> Result<()> {
     let mut request = request_for(name);
     request.ifr_ifru.ifru_addr = socket_address(Ipv4Addr::UNSPECIFIED);
-    ioctl(&control, libc::SIOCSIFADDR, &request).doing(|| format!("{name}: giving its address up"))?;
-    let mut request = request_for(name);
-    request.ifr_ifru.ifru_flags = 0;
-    ioctl(&control, libc::SIOCSIFFLAGS, &request).doing(|| format!("{name}: taking it down"))
+    ioctl(&control_socket()?, libc::SIOCSIFADDR, &request).doing(|| format!("{name}: giving its address up"))
 }
 
 fn control_socket() -> Result<OwnedFd> {

@@ -3,6 +3,7 @@
 
 use crate::child;
 use crate::failure::{Doing, Result, internal};
+use crate::moments::Moment;
 use crate::output::Stream;
 use crate::spec::{ProcessSpec, Spec};
 use bulkhead_protocol::{Failure, FailureCode, Resize};
@@ -52,8 +53,8 @@ pub(crate) enum Target<'a> {
 /// What a child says on its pipe, one JSON line each.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// Everything stands; the master's descriptor number in the child, for a terminal.
-    Ready { master: Option<i32> },
+    /// Everything stands; the master's descriptor number in the child, for a terminal, and when the steps were done.
+    Ready { master: Option<i32>, moments: Vec<Moment> },
     /// It ends here.
     Failed(Failure),
 }

@@ -2,6 +2,7 @@
 
 use crate::failure::{Doing, Result, errno_of, internal, wrong_state};
 use crate::launch::{Launched, Report, ReportPipe, register, write_all};
+use crate::moments::Moment;
 use crate::output::{Output, Stream};
 use crate::pump::{Gone, pump};
 use crate::terminal;
@@ -62,11 +63,11 @@ impl Process {
         tokio::task::spawn_local(pump(fd, stream, Rc::clone(&self.output), Rc::clone(&self.gone)));
     }
 
-    /// Waits for the child's word that it is set up.
-    pub(crate) async fn ready(&self, keep_stdin: bool) -> Result<()> {
+    /// Waits for the child's word that it is set up; tells when its steps were done.
+    pub(crate) async fn ready(&self, keep_stdin: bool) -> Result<Vec<Moment>> {
         let Some((mut reports, start)) = self.waiting.take() else { return Err(wrong_state("already set up")) };
         match reports.next().await? {
-            Some(Report::Ready { master }) => {
+            Some(Report::Ready { master, moments }) => {
                 if let Some(number) = master {
                     let terminal = Rc::new(register(self.take_descriptor(number)?)?);
                     if keep_stdin {
@@ -76,7 +77,7 @@ impl Process {
                     self.pump(Stream::Stdout, terminal);
                 }
                 *self.waiting.borrow_mut() = Some((reports, start));
-                Ok(())
+                Ok(moments)
             }
             Some(Report::Failed(failure)) => Err(failure),
             None => Err(Failure::new(FailureCode::Internal, format!("{} died while it was being set up", self.name))),

@@ -7,7 +7,7 @@ use crate::failure::{Doing, Result, internal, invalid, wrong_state};
 use crate::guest;
 use crate::launch::{Launch, Target, launch};
 use crate::layers::LayerStack;
-use crate::moments::Moments;
+use crate::moments::{Moment, Moments};
 use crate::process::Process;
 use crate::reaper::Reaper;
 use crate::rootfs::MountedRoot;
@@ -178,6 +178,10 @@ impl Sandbox {
             Ok(launched) => self.adopt(format!("container {id}"), launched, cgroup.clone(), request.stdin).await,
             Err(failure) => Err(failure),
         };
+        let made = made.map(|(process, steps)| {
+            moments.take(steps);
+            process
+        });
         moments.mark("guest-process");
         match made {
             Ok(init) => Ok(Container {
@@ -231,7 +235,7 @@ impl Sandbox {
         launched: crate::launch::Launched,
         cgroup: Option<Rc<Cgroup>>,
         stdin: bool,
-    ) -> Result<Rc<Process>> {
+    ) -> Result<(Rc<Process>, Vec<Moment>)> {
         let process = Process::new(name, launched)?;
         self.reaper.watch(&process, move |process, exit_code| {
             let oom_killed = cgroup.as_ref().is_some_and(|cgroup| {
@@ -242,13 +246,15 @@ impl Sandbox {
             });
             process.ended(exit_code, oom_killed);
         });
-        if let Err(failure) = process.ready(stdin).await {
-            // It may be stuck in its set-up, for example by an error on this side.
-            let _ = process.kill(libc::SIGKILL);
-            process.wait_gone().await;
-            return Err(failure);
+        match process.ready(stdin).await {
+            Ok(moments) => Ok((process, moments)),
+            Err(failure) => {
+                // It may be stuck in its set-up, for example by an error on this side.
+                let _ = process.kill(libc::SIGKILL);
+                process.wait_gone().await;
+                Err(failure)
+            }
         }
-        Ok(process)
     }
 
     /// Makes a further process in a running container.
@@ -274,7 +280,7 @@ impl Sandbox {
             cgroup: if self.settings.is_pid_1 { open_cgroup_of(init.pid) } else { None },
             die_with_agent: !self.settings.is_pid_1,
         })?;
-        let process = self.adopt(format!("process {name} of container {id}"), launched, None, request.stdin).await?;
+        let (process, _) = self.adopt(format!("process {name} of container {id}"), launched, None, request.stdin).await?;
         let mut processes = container.processes.borrow_mut();
         if processes.len() >= MAX_PROCESSES {
             processes.retain(|key, process| key == INIT || process.exit().is_none());

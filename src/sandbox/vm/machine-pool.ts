@@ -1,5 +1,4 @@
-import { readdir, readFile, rename, rm, stat } from 'node:fs/promises';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
@@ -11,7 +10,7 @@ import type { MachineTemplates } from '../../machine/machine-templates.ts';
 import { className } from '../../machine/template-key.ts';
 import { killAndRemoveCgroup } from '../../platform/cgroups.ts';
 import { readAvailableMemory } from '../../platform/memory.ts';
-import { PROTOCOL_GENERATION, type CreateContainer } from '../../wire/shim.ts';
+import { PROTOCOL_GENERATION, type CreateContainer, type MachineTemplate } from '../../wire/shim.ts';
 import type { Sandbox, SandboxLauncher } from '../sandbox.ts';
 
 const MIB = 1024 * 1024;
@@ -41,10 +40,24 @@ const recordSchema = z.object({
   runtimeDir: z.string(),
   cgroupPath: z.string(),
   tapName: z.string(),
+  /** The image whose layers it has mounted. */
+  image: z.string().optional(),
 });
+type MachineRecord = z.infer<typeof recordSchema>;
 
 /** A machine that waits, and where it is. Kept as `machine.json` in its directory, for the next daemon. */
-export type PooledMachine = z.infer<typeof recordSchema> & { readonly sandbox: Sandbox };
+export type PooledMachine = MachineRecord & { readonly sandbox: Sandbox };
+
+/** What a machine runs before it waits; `writablePath` is a scratch disk of its own. */
+export type WarmUpPlan = (id: string, writablePath: string) => Promise<CreateContainer>;
+
+/** Machines of one size. */
+interface PoolClass {
+  readonly size: MachineClass;
+  readonly waiting: PooledMachine[];
+  /** What was started last, and how many times in a row. */
+  lastImage: { readonly image: string; readonly count: number; readonly plan: WarmUpPlan } | undefined;
+}
 
 export interface MachinePoolOptions {
   /** Machines that wait, for each size; 0 is none at all. */
@@ -60,8 +73,10 @@ export interface MachinePoolOptions {
   readonly templates: MachineTemplates;
   readonly launcher: SandboxLauncher;
   readonly logger: Logger;
-  /** What a machine runs before it waits; `writablePath` is a scratch disk of its own. */
-  readonly planWarmUp: (id: string, writablePath: string) => Promise<CreateContainer>;
+  /** For any image. */
+  readonly planWarmUp: WarmUpPlan;
+  /** Whether machines may be prepared for the image that is started again and again, by running its program in advance. */
+  readonly preparesImages: boolean;
 }
 
 /**
@@ -71,7 +86,9 @@ export interface MachinePoolOptions {
 export class MachinePool {
   readonly #options: MachinePoolOptions;
   /** By size, the one that was wanted last at the end. */
-  readonly #classes = new Map<string, { readonly size: MachineClass; readonly waiting: PooledMachine[] }>();
+  readonly #classes = new Map<string, PoolClass>();
+  /** Images that no machine came up with. */
+  readonly #unfitImages = new Set<string>();
   /** The one filling that is under way. */
   #filling: Promise<void> | undefined;
   #failures = 0;
@@ -83,10 +100,36 @@ export class MachinePool {
     if (options.size > 0) this.#touch(options.defaultClass);
   }
 
-  /** A waiting machine of this size, at once, or undefined. It is the caller's from now on; `refill` makes another one. */
-  take(size: MachineClass): PooledMachine | undefined {
+  /**
+   * A waiting machine of this size, at once, or undefined; best one that has this image's layers. It is the caller's from now on; `refill` makes
+   * another one.
+   */
+  take(size: MachineClass, image: string): PooledMachine | undefined {
     if (this.#options.size === 0) return undefined;
-    return this.#touch(size).waiting.shift();
+    const { waiting } = this.#touch(size);
+    const fitting = waiting.findIndex((machine) => machine.image === image);
+    return waiting.splice(Math.max(0, fitting), 1)[0];
+  }
+
+  /** This image was started: a machine is prepared for one that was started twice in a row. */
+  noteStart(size: MachineClass, image: string, plan: WarmUpPlan): void {
+    if (!this.#options.preparesImages || this.#options.size === 0) return;
+    const entry = this.#touch(size);
+    const count = entry.lastImage?.image === image ? entry.lastImage.count + 1 : 1;
+    entry.lastImage = { image, count, plan };
+  }
+
+  /** The image is deleted: nothing may keep its layers. */
+  async dropImage(image: string): Promise<void> {
+    this.#unfitImages.delete(image);
+    const dropped = [...this.#classes.values()].flatMap((entry) => {
+      if (entry.lastImage?.image === image) entry.lastImage = undefined;
+      const own = entry.waiting.filter((machine) => machine.image === image);
+      for (const machine of own) entry.waiting.splice(entry.waiting.indexOf(machine), 1);
+      return own;
+    });
+    await Promise.all(dropped.map((machine) => this.discard(machine)));
+    if (dropped.length > 0) this.refill();
   }
 
   /** Makes what is missing, one machine after the other, in the background and with the least priority. */
@@ -146,10 +189,10 @@ export class MachinePool {
   }
 
   /** Marks a size as wanted, and makes place for it. */
-  #touch({ vcpus, memoryBytes }: MachineClass): { readonly size: MachineClass; readonly waiting: PooledMachine[] } {
+  #touch({ vcpus, memoryBytes }: MachineClass): PoolClass {
     const size = { vcpus, memoryBytes };
     const name = className(size);
-    const entry = this.#classes.get(name) ?? { size, waiting: [] };
+    const entry = this.#classes.get(name) ?? { size, waiting: [], lastImage: undefined };
     this.#classes.delete(name);
     this.#classes.set(name, entry);
     const isDefault = (one: string): boolean => one === className(this.#options.defaultClass);
@@ -164,13 +207,20 @@ export class MachinePool {
 
   async #fill(): Promise<void> {
     for (let next = this.#nextMissing(); next && !this.#isClosed; next = this.#nextMissing()) {
+      const image = this.#imageFor(next);
       try {
         const template = await this.#options.templates.ensure(next.size);
         if (!template || this.#isClosed || !(await this.#hasRoomFor(next.size))) return;
-        const machine = await this.#make(next.size, template);
+        const machine = await this.#make(next.size, template, image);
         this.#failures = 0;
         next.waiting.push(machine);
       } catch (error) {
+        if (image) {
+          // Its program may be at fault: a machine for any image is tried at once.
+          this.#options.logger.warn({ err: error, image: image.image }, 'no machine could be prepared for an image');
+          this.#unfitImages.add(image.image);
+          continue;
+        }
         this.#failures += 1;
         const delayMs = Math.min(RETRY_FIRST_MS * 2 ** (this.#failures - 1), RETRY_LAST_MS);
         this.#options.logger.warn({ err: error, delayMs }, 'a machine that was to wait did not come up');
@@ -185,7 +235,12 @@ export class MachinePool {
     }
   }
 
-  #nextMissing(): { readonly size: MachineClass; readonly waiting: PooledMachine[] } | undefined {
+  #imageFor({ lastImage, waiting }: PoolClass): PoolClass['lastImage'] {
+    if (!lastImage || lastImage.count < 2 || this.#unfitImages.has(lastImage.image)) return undefined;
+    return waiting.some(({ image }) => image === lastImage.image) ? undefined : lastImage;
+  }
+
+  #nextMissing(): PoolClass | undefined {
     return [...this.#classes.values()].reverse().find(({ waiting }) => waiting.length < this.#options.size);
   }
 
@@ -196,11 +251,12 @@ export class MachinePool {
     return (await readAvailableMemory()) > memoryBytes + RESERVE_BYTES;
   }
 
-  async #make(size: MachineClass, template: { ramPath: string; statePath: string }): Promise<PooledMachine> {
+  async #make(size: MachineClass, template: MachineTemplate, image: PoolClass['lastImage']): Promise<PooledMachine> {
     const { directory, sandboxesDirectory, interfacePrefix, machine, templates, launcher } = this.#options;
     const id = newId();
-    const record: z.infer<typeof recordSchema> = {
+    const record: MachineRecord = {
       id,
+      ...(image ? { image: image.image } : {}),
       key: await templates.key(),
       ...size,
       uid: machine.allocateUid(id),
@@ -221,9 +277,9 @@ export class MachinePool {
         hostname: '',
         ports: [],
         pool: {
-          warmUp: await this.#options.planWarmUp(id, join(stateDir, 'scratch.img')),
+          warmUp: await (image?.plan ?? this.#options.planWarmUp)(id, join(stateDir, 'scratch.img')),
           rounds: WARM_UP_ROUNDS,
-          keepLayers: false,
+          keepLayers: image !== undefined,
           deadlineMs: WARM_DEADLINE_MS,
         },
         wall: 'vm',
@@ -245,7 +301,7 @@ export class MachinePool {
     }
   }
 
-  async #readRecord(name: string): Promise<z.infer<typeof recordSchema> | undefined> {
+  async #readRecord(name: string): Promise<MachineRecord | undefined> {
     try {
       const text = await readFile(join(this.#options.directory, name, 'machine.json'), 'utf8');
       return recordSchema.parse(JSON.parse(text));
@@ -255,7 +311,7 @@ export class MachinePool {
   }
 
   /** The machine's shim if it answers and its machine waits. */
-  async #find(record: z.infer<typeof recordSchema>): Promise<Sandbox | undefined> {
+  async #find(record: MachineRecord): Promise<Sandbox | undefined> {
     try {
       const adopting = this.#options.launcher.adopt(record.id, record.runtimeDir);
       const sandbox = await within(adopting, STOP_DEADLINE_MS, 'its shim does not answer');
@@ -268,7 +324,7 @@ export class MachinePool {
     }
   }
 
-  async #end(record: z.infer<typeof recordSchema>, sandbox: Sandbox | undefined): Promise<void> {
+  async #end(record: MachineRecord, sandbox: Sandbox | undefined): Promise<void> {
     try {
       await sandbox?.stop(0).catch(() => undefined);
       await sandbox?.release().catch(() => undefined);

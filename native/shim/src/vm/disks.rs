@@ -44,10 +44,18 @@ impl Disks {
                 format!("container {container} cannot join this machine: its disk slots belong to container {owner}");
             return Err(Failure::new(FailureCode::WrongState, message));
         }
-        let images = if owner.kept_layers.take_if(|kept| *kept == rootfs.layers).is_some() {
-            Vec::new()
-        } else {
-            layers::open_layers(rootfs)?
+        let images = match owner.kept_layers.take() {
+            Some(kept) if kept == rootfs.layers => Vec::new(),
+            kept => {
+                if let Some(kept) = kept.filter(|kept| !kept.is_empty()) {
+                    // Other layers: the guest, which has the old ones mounted, needs nothing of them to unmount them.
+                    self.monitor
+                        .run("blockdev-reopen", json!({ "options": [empty_node(LAYERS_NODE, true)] }))
+                        .await?;
+                    self.remove_layers(kept.len()).await?;
+                }
+                layers::open_layers(rootfs)?
+            }
         };
         let scratch = layers::open_scratch(rootfs)?;
 
@@ -79,19 +87,21 @@ impl Disks {
         owner.container = None;
         owner.kept_layers = keep.map(<[Layer]>::to_vec);
         let empties_layers = layers > 0 && keep.is_none();
-        let mut swaps = vec![raw_node(SCRATCH_NODE, &slots::empty_node(SCRATCH_NODE), false)];
+        let mut swaps = vec![empty_node(SCRATCH_NODE, false)];
         if empties_layers {
-            swaps.push(raw_node(LAYERS_NODE, &slots::empty_node(LAYERS_NODE), true));
+            swaps.push(empty_node(LAYERS_NODE, true));
         }
         self.monitor.run("blockdev-reopen", json!({ "options": swaps })).await?;
         self.remove_node("scratch-disk").await?;
         self.remove_set(SCRATCH_SET).await?;
-        if empties_layers {
-            self.remove_node("layers-disk").await?;
-            self.remove_set(DESCRIPTOR_SET).await?;
-            for index in 0..layers {
-                self.remove_set(FIRST_LAYER_SET + index).await?;
-            }
+        if empties_layers { self.remove_layers(layers).await } else { Ok(()) }
+    }
+
+    async fn remove_layers(&self, count: usize) -> Result<(), Failure> {
+        self.remove_node("layers-disk").await?;
+        self.remove_set(DESCRIPTOR_SET).await?;
+        for index in 0..count {
+            self.remove_set(FIRST_LAYER_SET + index).await?;
         }
         Ok(())
     }
@@ -127,6 +137,10 @@ fn layers_node() -> Value {
         "driver": "vmdk", "read-only": true,
         "file": { "driver": "file", "filename": file(DESCRIPTOR_SET), "read-only": true, "locking": "off" },
     })
+}
+
+fn empty_node(name: &str, read_only: bool) -> Value {
+    raw_node(name, &slots::empty_node(name), read_only)
 }
 
 fn raw_node(name: &str, child: &str, read_only: bool) -> Value {

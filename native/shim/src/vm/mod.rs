@@ -191,14 +191,14 @@ impl VmWall {
         self.settle(agent.tell(&format!("{}/resize", process_path(key)?), &size).await).await
     }
 
-    /// The framed stream from offset 0.
+    /// The framed stream from offset 0. The agent keeps it from the process's first byte on, so its answer is not waited for.
     pub async fn output(&self, key: &ProcessKey) -> Result<FramedOutput, Failure> {
         let agent = self.agent().await?;
         let path = format!("{}/output?from=0&stdout=1&stderr=1", process_path(key)?);
-        let answer = self.settle(agent.open(Method::GET, &path, full(Bytes::new())).await).await?;
         let (sender, receiver) = mpsc::channel(OUTPUT_CHUNKS_MAX);
         let phases = key.is_init().then(|| self.phases.clone());
         tokio::spawn(async move {
+            let Ok(answer) = agent.open(Method::GET, &path, full(Bytes::new())).await else { return };
             let mut body = answer.into_body();
             // A broken connection ends the output; `wait` tells why.
             while let Some(Ok(frame)) = body.frame().await {
