@@ -59,22 +59,30 @@ function parseDoctorArguments(argv: readonly string[]) {
 }
 
 async function printLeaks(values: DoctorValues): Promise<number> {
+  const known = await knownObjects(values.host ?? `unix://${values['exec-root']}/bulkhead.sock`);
   const leaks = await findLeaks({
     dataRoot: values['data-root'],
     execRoot: values['exec-root'],
     interfacePrefix: values['bridge-prefix'],
-    knownContainers: await knownContainers(values.host ?? `unix://${values['exec-root']}/bulkhead.sock`),
+    knownContainers: known?.containers,
+    knownGuests: known?.guests,
   });
   for (const { kind, name, why } of leaks) process.stdout.write(`${kind}: ${name}: ${why}\n`);
   process.stdout.write(`${leaks.length} leaks\n`);
   return leaks.length === 0 ? 0 : 1;
 }
 
-async function knownContainers(host: string): Promise<ReadonlySet<string> | undefined> {
+interface KnownObjects {
+  readonly containers: ReadonlySet<string>;
+  readonly guests: ReadonlySet<string>;
+}
+
+async function knownObjects(host: string): Promise<KnownObjects | undefined> {
   try {
     const client = connect({ host });
     const containers = await client.containers.list({ all: true });
-    return new Set(containers.map(({ Id }) => Id));
+    const guests = await client.guests.list();
+    return { containers: new Set(containers.map(({ Id }) => Id)), guests: new Set(guests.map(({ id }) => id)) };
   } catch {
     return undefined;
   }

@@ -4,6 +4,7 @@ import { EngineError } from '../core/errors.ts';
 import { firewallTable } from '../network/bridge-network.ts';
 import { cgroupDirectories } from '../platform/cgroups.ts';
 import { runProgram } from '../platform/exec.ts';
+import { findGuestLeaks, guestOfProgram } from './guest-leaks.ts';
 
 /** A host resource of ours that belongs to nothing that lives. */
 export interface Leak {
@@ -18,6 +19,8 @@ export interface LeakScope {
   readonly interfacePrefix: string;
   /** Ids of the containers that the daemon knows, if one answers: for files, which outlive their sandboxes rightly. */
   readonly knownContainers: ReadonlySet<string> | undefined;
+  /** The same of guests. */
+  readonly knownGuests: ReadonlySet<string> | undefined;
 }
 
 /** A shim's own name in the process list; its argument is its runtime directory. */
@@ -41,6 +44,7 @@ export async function findLeaks(scope: LeakScope): Promise<Leak[]> {
     firewallLeaks(scope),
     runtimeLeaks(scope, living),
     fileLeaks(scope, living),
+    findGuestLeaks(scope, processes),
   ]);
   return found.flat();
 }
@@ -85,7 +89,10 @@ function processLeaks(processes: readonly ProcessFacts[], scope: LeakScope): Pro
       BELOW_SHIM.has(basename(one.args[0] ?? '')) && one.args.some((argument) => argument.includes(scope.execRoot)),
   );
   const machineUids = processes.filter((one) => one.uid >= 1_900_000_000 && one.uid < 1_900_065_536);
-  const orphans = [...new Set([...ours, ...machineUids])].filter((one) => !hasShimAbove(one));
+  // A guest's machine has no shim; whose it is, its own check looks at.
+  const orphans = [...new Set([...ours, ...machineUids])].filter(
+    (one) => !hasShimAbove(one) && guestOfProgram(one.args) === undefined,
+  );
   return Promise.resolve(
     orphans.map((one) => ({
       kind: 'process',

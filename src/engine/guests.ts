@@ -188,13 +188,21 @@ export class Guests implements GuestService {
       );
     }
     const [path = '', ...args] = spec.command;
-    const result = await guest.agent.exec(
-      { path, args, env: spec.env, ...(spec.input ? { input: spec.input } : {}) },
-      signal,
-    );
+    const result = await guest.agent
+      .exec({ path, args, env: spec.env, ...(spec.input ? { input: spec.input } : {}) }, signal)
+      .catch((error: unknown) => {
+        // Refused by the agent itself, before anything ran: it could not start the program. A shell says 127 then.
+        if (!(error instanceof EngineError) || error.code !== 'invalid-argument') throw error;
+        return {
+          exitCode: 127,
+          stdout: Buffer.alloc(0),
+          stderr: Buffer.from(`${error.message}\n`),
+          isTruncated: false,
+        };
+      });
     return {
       // A shell's convention for an end by a signal.
-      exitCode: result.exitCode ?? 128 + (result.signalNumber ?? 0),
+      exitCode: result.exitCode ?? 128 + ('signalNumber' in result ? (result.signalNumber ?? 0) : 0),
       stdout: result.stdout.toString('base64'),
       stderr: result.stderr.toString('base64'),
       isTruncated: result.isTruncated,

@@ -80,6 +80,8 @@ function networkConfig(network: SeedNetwork): object {
         // The older word, because cloud-init 22 (Debian 12) knows no default routes in `routes` for every renderer.
         gateway4: network.ipv4Gateway,
         mtu: network.mtuBytes,
+        // No router announces itself on our bridges: a guest that listens for one waits twelve seconds at every boot.
+        'accept-ra': false,
         nameservers: { addresses: network.nameservers },
       },
     },
