@@ -180,6 +180,12 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     load: async () => (await import('./commands/logs.ts')).logsCommand,
   },
   {
+    name: 'pause',
+    aliases: ['container pause'],
+    summary: 'Pause all processes within one or more containers',
+    load: async () => (await import('./commands/lifecycle.ts')).pauseCommand,
+  },
+  {
     name: 'port',
     aliases: ['container port'],
     summary: 'List port mappings or a specific mapping for the container',
@@ -222,6 +228,12 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     load: async () => (await import('./commands/start.ts')).startCommand,
   },
   {
+    name: 'stats',
+    aliases: ['container stats'],
+    summary: 'Display a live stream of container(s) resource usage statistics',
+    load: async () => (await import('./commands/stats.ts')).statsCommand,
+  },
+  {
     name: 'stop',
     aliases: ['container stop'],
     summary: 'Stop one or more running containers',
@@ -232,6 +244,24 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     aliases: ['image tag'],
     summary: 'Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE',
     load: async () => (await import('./commands/tag.ts')).tagCommand,
+  },
+  {
+    name: 'top',
+    aliases: ['container top'],
+    summary: 'Display the running processes of a container',
+    load: async () => (await import('./commands/top.ts')).topCommand,
+  },
+  {
+    name: 'unpause',
+    aliases: ['container unpause'],
+    summary: 'Unpause all processes within one or more containers',
+    load: async () => (await import('./commands/lifecycle.ts')).unpauseCommand,
+  },
+  {
+    name: 'update',
+    aliases: ['container update'],
+    summary: 'Update configuration of one or more containers',
+    load: async () => (await import('./commands/update.ts')).updateCommand,
   },
   {
     name: 'wait',
@@ -256,6 +286,11 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     load: async () => (await import('./commands/networks.ts')).networkListCommand,
   },
   ...GUEST_CATALOGUE,
+  {
+    name: 'system df',
+    summary: 'Show disk usage',
+    load: async () => (await import('./commands/disk-usage.ts')).diskUsageCommand,
+  },
   {
     name: 'system dial-stdio',
     hidden: true,

@@ -185,6 +185,56 @@ export const progressSchema = z.looseObject({
 
 export const loginAnswerSchema = z.looseObject({ Status: text, IdentityToken: text });
 
+const cpuStatsSchema = z.looseObject({
+  cpu_usage: z.looseObject({ total_usage: count }),
+  system_cpu_usage: count,
+  online_cpus: count,
+});
+
+/** One sample of `stats`, with the one before it; all zero for a container that does not run. */
+export const statsSchema = z.looseObject({
+  id: text,
+  name: text,
+  cpu_stats: cpuStatsSchema,
+  precpu_stats: cpuStatsSchema,
+  memory_stats: z.nullish(
+    z.looseObject({ usage: count, limit: count, stats: z.nullish(z.record(z.string(), z.number())) }),
+  ),
+  pids_stats: z.nullish(z.looseObject({ current: count })),
+  networks: z.nullish(z.record(z.string(), z.looseObject({ rx_bytes: count, tx_bytes: count }))),
+  blkio_stats: z.nullish(
+    z.looseObject({ io_service_bytes_recursive: z.nullish(z.array(z.looseObject({ op: text, value: count }))) }),
+  ),
+  /** Ours: what a machine costs the host. */
+  Bulkhead: z.nullish(z.looseObject({ machine: z.nullish(z.looseObject({ pssBytes: count, cpuNs: count })) })),
+});
+
+export const topSchema = z.looseObject({
+  Titles: texts,
+  Processes: z.pipe(
+    z.nullish(z.array(z.array(z.string()))),
+    z.transform((rows) => rows ?? []),
+  ),
+});
+
+export const updatedSchema = z.looseObject({ Warnings: texts });
+
+export const diskUsageSchema = z.looseObject({
+  LayersSize: count,
+  Images: z.pipe(
+    z.nullish(z.array(imageSummarySchema)),
+    z.transform((images) => images ?? []),
+  ),
+  Containers: z.pipe(
+    z.nullish(z.array(containerSummarySchema)),
+    z.transform((containers) => containers ?? []),
+  ),
+  Volumes: z.pipe(
+    z.nullish(z.array(z.looseObject({ UsageData: z.nullish(z.looseObject({ Size: count, RefCount: count })) }))),
+    z.transform((volumes) => volumes ?? []),
+  ),
+});
+
 export const containersPrunedSchema = z.looseObject({ ContainersDeleted: texts, SpaceReclaimed: count });
 export const imagesPrunedSchema = z.looseObject({
   ImagesDeleted: z.nullish(z.array(imageDeletedSchema)),
@@ -206,3 +256,6 @@ export type EventMessage = z.infer<typeof eventSchema>;
 export type ProgressMessage = z.infer<typeof progressSchema>;
 export type ExecInspect = z.infer<typeof execInspectSchema>;
 export type WaitAnswer = z.infer<typeof waitAnswerSchema>;
+export type StatsAnswer = z.infer<typeof statsSchema>;
+export type TopAnswer = z.infer<typeof topSchema>;
+export type DiskUsageAnswer = z.infer<typeof diskUsageSchema>;

@@ -1,14 +1,20 @@
 import type { Duplex, Readable } from 'node:stream';
 import * as z from 'zod/mini';
 import type { ContainerCreateRequest } from '../wire/docker/container-config.ts';
+import type { ContainerUpdateRequest } from '../wire/docker/container-update.ts';
 import {
   containerInspectSchema,
   containersPrunedSchema,
   containerSummarySchema,
   idAnswerSchema,
+  statsSchema,
+  topSchema,
+  updatedSchema,
   waitAnswerSchema,
   type ContainerInspect,
   type ContainerSummary,
+  type StatsAnswer,
+  type TopAnswer,
   type WaitAnswer,
 } from './answers.ts';
 import { pathSegment, type ApiSession } from './api-session.ts';
@@ -98,6 +104,46 @@ export class ContainerClient {
       query: { signal: options.signalName },
       signal: options.signal,
     });
+  }
+
+  async pause(container: string, options: CallOptions = {}): Promise<void> {
+    await this.#session.send('POST', place(container, 'pause'), { signal: options.signal });
+  }
+
+  async unpause(container: string, options: CallOptions = {}): Promise<void> {
+    await this.#session.send('POST', place(container, 'unpause'), { signal: options.signal });
+  }
+
+  /** Other limits and another restart policy; what is not named stays as it is. */
+  async update(
+    container: string,
+    request: ContainerUpdateRequest,
+    options: CallOptions = {},
+  ): Promise<{ Warnings: string[] }> {
+    return this.#session.json(updatedSchema, 'POST', place(container, 'update'), {
+      body: { json: request },
+      signal: options.signal,
+    });
+  }
+
+  /** `psArguments` are those of `ps`; empty for `-ef`. */
+  async top(container: string, psArguments = '', options: CallOptions = {}): Promise<TopAnswer> {
+    const query = { ps_args: psArguments || undefined };
+    return this.#session.json(topSchema, 'GET', place(container, 'top'), { query, signal: options.signal });
+  }
+
+  /** One sample and the one before it; takes a second. */
+  async stats(container: string, options: CallOptions = {}): Promise<StatsAnswer> {
+    const query = { stream: 'false' };
+    return this.#session.json(statsSchema, 'GET', place(container, 'stats'), { query, signal: options.signal });
+  }
+
+  /** A sample a second, until the signal or the container's removal. */
+  async followStats(
+    container: string,
+    options: CallOptions = {},
+  ): Promise<AsyncGenerator<StatsAnswer, void, undefined>> {
+    return this.#session.messages(statsSchema, 'GET', place(container, 'stats'), { signal: options.signal });
   }
 
   async rename(container: string, name: string, options: CallOptions = {}): Promise<void> {

@@ -1,9 +1,10 @@
-import * as z from 'zod/mini';
 import {
+  diskUsageSchema,
   eventSchema,
   infoSchema,
   loginAnswerSchema,
   versionSchema,
+  type DiskUsageAnswer,
   type EventMessage,
   type InfoAnswer,
   type VersionAnswer,
@@ -36,8 +37,8 @@ export class SystemClient {
     return this.#session.messages(eventSchema, 'GET', '/events', { query, signal: options.signal });
   }
 
-  async diskUsage(options: CallOptions = {}): Promise<Record<string, unknown>> {
-    return this.#session.json(z.record(z.string(), z.unknown()), 'GET', '/system/df', { signal: options.signal });
+  async diskUsage(options: CallOptions = {}): Promise<DiskUsageAnswer> {
+    return this.#session.json(diskUsageSchema, 'GET', '/system/df', { signal: options.signal });
   }
 
   /** Checks credentials against a registry. */

@@ -233,9 +233,11 @@ export class ContainerLifecycle {
       const { resources } = planUpdate(record, request, this.#context);
       if (resources && hasProcesses(state)) {
         const sandbox = this.runner.sandboxOf(record);
-        await sandbox
-          .update(id, { resources })
-          .catch((error: unknown) => Promise.reject(explainRefusal(record, error)));
+        try {
+          await sandbox.update(id, { resources });
+        } catch (error) {
+          throw explainRefusal(record, error);
+        }
       }
       // Read again: it may have ended meanwhile.
       const updated = planUpdate(this.#context.table.get(id) ?? record, request, this.#context).record;

@@ -64,16 +64,32 @@ export async function completeWords(
     const flags = Object.entries(command.flags).filter(([, spec]) => spec.hidden !== true);
     return ['--help', ...flags.map(([name]) => `--${name}`)];
   }
-  return nameObjects(context, command.usage);
+  return nameObjects(context, command.usage, found.entry.name);
 }
 
+/** Of containers that a command can do something with; a command that is not here takes them in every state. */
+const LEGAL_STATES: Readonly<Record<string, readonly string[]>> = {
+  attach: ['running'],
+  exec: ['running'],
+  kill: ['running', 'paused', 'restarting'],
+  pause: ['running'],
+  start: ['created', 'exited'],
+  stats: ['running', 'paused'],
+  stop: ['running', 'paused', 'restarting'],
+  top: ['running', 'paused'],
+  unpause: ['paused'],
+};
+
 /** Names of what a command is about, from the daemon; none if it does not answer. */
-async function nameObjects(context: Pick<CommandContext, 'client'>, usage: string): Promise<string[]> {
+async function nameObjects(context: Pick<CommandContext, 'client'>, usage: string, command: string): Promise<string[]> {
   try {
-    if (/\bCONTAINER\b/.test(usage))
-      return (await context.client().containers.list({ all: true })).flatMap((container) =>
-        container.Names.map((name) => name.replace(/^\//, '')),
-      );
+    if (/\bCONTAINER\b/.test(usage)) {
+      const legal = LEGAL_STATES[command];
+      const containers = await context.client().containers.list({ all: true });
+      return containers
+        .filter(({ State }) => legal === undefined || legal.includes(State))
+        .flatMap(({ Names }) => Names.map((name) => name.replace(/^\//, '')));
+    }
     if (/IMAGE\b|\bNAME\[:TAG/.test(usage))
       return (await context.client().images.list()).flatMap((image) => image.RepoTags);
     if (/\bNETWORK\b/.test(usage)) return (await context.client().networks.list()).map((network) => network.Name);

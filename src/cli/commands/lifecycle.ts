@@ -49,6 +49,30 @@ export const killCommand = defineCommand({
   },
 });
 
+export const pauseCommand = defineCommand({
+  usage: 'CONTAINER [CONTAINER...]',
+  flags: {},
+  arity: { min: 1 },
+  async run(context, _flags, names) {
+    await forEachName(context, names, async (name) => {
+      await context.client().containers.pause(name);
+      printLine(context.stdout, name);
+    });
+  },
+});
+
+export const unpauseCommand = defineCommand({
+  usage: 'CONTAINER [CONTAINER...]',
+  flags: {},
+  arity: { min: 1 },
+  async run(context, _flags, names) {
+    await forEachName(context, names, async (name) => {
+      await context.client().containers.unpause(name);
+      printLine(context.stdout, name);
+    });
+  },
+});
+
 export const rmCommand = defineCommand({
   usage: CONTAINERS,
   flags: {
