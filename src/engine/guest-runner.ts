@@ -78,6 +78,21 @@ export class GuestRunner {
     }
   }
 
+  /** Ends a guest's machine at once, and gives back what it had; one that does not run is left as it is. */
+  async kill(id: string): Promise<void> {
+    const guest = this.#running.get(id);
+    if (guest) {
+      await guest.machine.kill();
+      await guest.settled;
+      return;
+    }
+    const record = this.#table.get(id);
+    if (!record?.process) return;
+    await GuestMachine.killUnheld(record.process);
+    await this.#host.release(record);
+    this.#table.update(stopped(record, REASONS.killed));
+  }
+
   /** What an earlier daemon left: a machine that runs is held again, one that does not is written down as stopped. */
   async reconcile(record: GuestRecord): Promise<void> {
     if (record.network) this.#context.network.reserve(record.network.ipv4Address);

@@ -46,7 +46,18 @@ export class Guests implements GuestService {
 
   /** After the daemon's start, before it listens. */
   async reconcile(): Promise<void> {
-    for (const record of this.#table.all()) await this.#runner.reconcile(record);
+    for (const record of this.#table.all()) {
+      try {
+        await this.#runner.reconcile(record);
+      } catch (error) {
+        // One guest must not keep the daemon from starting. It can still be ended by force.
+        this.#context.logger.error({ err: error, guest: record.name }, 'cannot take up a guest');
+        this.#table.update({
+          ...record,
+          reason: `the daemon cannot reach its machine: ${toEngineError(error).message}`,
+        });
+      }
+    }
   }
 
   hasRunning(): boolean {
@@ -289,11 +300,7 @@ export class Guests implements GuestService {
 
   /** Takes a guest away, in whatever state it is. */
   async #undo(record: GuestRecord): Promise<void> {
-    const guest = this.#runner.get(record.id);
-    if (guest) {
-      await guest.machine.kill();
-      await guest.settled;
-    }
+    await this.#runner.kill(record.id);
     await this.#host.removeFiles(record);
     if (record.network) this.#context.network.release(record.network.ipv4Address);
     this.#table.delete(record.id);

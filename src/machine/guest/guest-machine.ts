@@ -96,7 +96,7 @@ export class GuestMachine implements Disposable {
     const agent: AgentState = { isOpen: false, waiters: new Set() };
     const state: { ending: GuestEnding } = { ending: 'unknown' };
     try {
-      const monitor = await connectMonitor(join(runtimeDir, MONITOR_SOCKET), process, (event) => {
+      const monitor = await connectMonitor(join(runtimeDir, MONITOR_SOCKET), identity, (event) => {
         observe(event, agent, state);
       });
       const machine = new GuestMachine({ process, monitor, agent, state });
@@ -154,6 +154,17 @@ export class GuestMachine implements Disposable {
     return this.#agent.isOpen;
   }
 
+  /** Ends the process of a machine that cannot be held because its monitor does not answer. */
+  static async killUnheld(identity: ProcessIdentity): Promise<void> {
+    try {
+      using process = await ProcessHandle.open(identity);
+      process.signal(9);
+      await process.exited();
+    } catch (error) {
+      if (!(error instanceof EngineError) || error.code !== 'not-found') throw error;
+    }
+  }
+
   /** Lets go of the machine, which runs on. */
   [Symbol.dispose](): void {
     this.#monitor[Symbol.dispose]();
@@ -177,10 +188,10 @@ function observe(event: QmpEvent, agent: AgentState, state: { ending: GuestEndin
   if (event.name === 'GUEST_PANICKED') state.ending = 'crashed';
 }
 
-/** The socket is there a moment after the program has started. */
+/** The socket is there a moment after the program has started. A program that has ended meanwhile is `not-found`. */
 async function connectMonitor(
   path: string,
-  process: ProcessHandle,
+  identity: ProcessIdentity,
   onEvent: (event: QmpEvent) => void,
 ): Promise<QmpClient> {
   const deadline = Date.now() + MONITOR_TIMEOUT_MS;
@@ -188,8 +199,12 @@ async function connectMonitor(
     try {
       return await QmpClient.connect(path, onEvent);
     } catch (error) {
+      // A process that nobody has waited for yet is as good as gone, though its pid is still there.
+      if (['Z', 'X'].includes((await readProcess(identity)).state))
+        throw new EngineError('not-found', `process ${identity.pid} has ended`, { cause: error });
       const isEarly = ['ENOENT', 'ECONNREFUSED'].includes(systemErrorCode(error));
-      if (!isEarly || !process.signal(0) || Date.now() > deadline) throw error;
+      if (!isEarly || Date.now() > deadline)
+        throw new EngineError('unavailable', `the monitor ${path} does not answer`, { cause: error });
       // The program is there and has not come as far; nothing tells of a socket's birth.
       await delay(MONITOR_RETRY_MS);
     }
