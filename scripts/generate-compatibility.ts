@@ -27,7 +27,6 @@ The same behind both walls (\`src/engine/container-plan.ts\`, \`src/core/ports.t
 | field | taken | refused |
 |---|---|---|
 | \`NetworkMode\` | \`bridge\` (the default), \`none\` | \`host\`, \`container:…\`; other names are not found |
-| \`RestartPolicy\` | \`no\` | all others |
 | \`IpcMode\`, \`PidMode\`, \`UTSMode\`, \`UsernsMode\` | empty, \`private\`, \`shareable\`, \`none\`: every container has its own | \`host\`, \`container:…\` |
 | \`LogConfig.Type\` | \`json-file\` (the default), \`none\` | other drivers |
 | \`PortBindings\` | TCP, one host port each | UDP, SCTP, ranges of host ports |

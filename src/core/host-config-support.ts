@@ -17,6 +17,7 @@ const refused = (why: string): Support => ({ kind: 'refused', why });
 const differs = (how: string): Support => ({ kind: 'differs', how });
 
 const NOT_YET = 'this version of Bulkhead does not have it yet';
+const NO_BLOCK_IO = `limits of block devices: ${NOT_YET}`;
 
 /**
  * HostConfig field → what each wall makes of it. It drives validation and docs/compatibility.md. A field that is refused is refused only when it
@@ -27,14 +28,23 @@ export const HOST_CONFIG_SUPPORT: Readonly<Record<string, FieldSupport>> = {
   Binds: both(refused(`bind mounts and volumes: ${NOT_YET}`)),
   Mounts: both(refused(`mounts: ${NOT_YET}; --tmpfs works`)),
   VolumesFrom: both(refused(`volumes: ${NOT_YET}`)),
+  BlkioDeviceReadBps: both(refused(NO_BLOCK_IO)),
+  BlkioDeviceReadIOps: both(refused(NO_BLOCK_IO)),
+  BlkioDeviceWriteBps: both(refused(NO_BLOCK_IO)),
+  BlkioDeviceWriteIOps: both(refused(NO_BLOCK_IO)),
+  BlkioWeight: both(refused(NO_BLOCK_IO)),
+  BlkioWeightDevice: both(refused(NO_BLOCK_IO)),
   CapAdd: both(works),
   CapDrop: both(works),
   CgroupParent: both(refused('a parent cgroup of your own is not supported; limits are set per container')),
   CpuPeriod: both(works),
   CpuQuota: both(works),
+  CpuRealtimePeriod: both(refused('real-time scheduling is not supported; use --cpus')),
+  CpuRealtimeRuntime: both(refused('real-time scheduling is not supported; use --cpus')),
   CpuShares: both(works),
   CpusetCpus: { vm: differs('chooses among the virtual CPUs of the machine, not the host’s'), os: works },
   CpusetMems: { vm: refused('a machine has one memory node'), os: works },
+  DeviceCgroupRules: both(refused(`host devices: ${NOT_YET}`)),
   Devices: both(refused(`host devices: ${NOT_YET}`)),
   DeviceRequests: both(refused('GPUs and other device requests are not supported')),
   Dns: both(works),
@@ -42,7 +52,7 @@ export const HOST_CONFIG_SUPPORT: Readonly<Record<string, FieldSupport>> = {
   DnsSearch: both(works),
   ExtraHosts: both(works),
   GroupAdd: both(works),
-  Init: both(refused(`--init: ${NOT_YET}`)),
+  Init: both(works),
   IpcMode: both(works),
   Isolation: both(works),
   Links: both(refused(`links: ${NOT_YET}; reach the other container by its IP address`)),
@@ -64,6 +74,7 @@ export const HOST_CONFIG_SUPPORT: Readonly<Record<string, FieldSupport>> = {
   Privileged: { vm: differs('all of the guest’s own kernel, nothing of the host'), os: works },
   PublishAllPorts: both(works),
   ReadonlyRootfs: both(works),
+  RestartPolicy: both(works),
   SecurityOpt: {
     vm: differs('no-new-privileges works; a seccomp profile has no meaning: the kernel is the container’s own'),
     os: works,

@@ -7,17 +7,20 @@ import { findInstallation } from '../platform/installation.ts';
 export interface Artifacts {
   readonly shimPath: string;
   readonly layerBuilderPath: string;
+  /** A container's PID 1 on the host's kernel (`--init`). */
+  readonly initPath: string;
   readonly machineFiles: MachineFiles;
 }
 
 /** The guest kernel is our own where it was built (`make kernel`: quicker), else Debian's. */
 export function findArtifacts(): Artifacts {
-  const { programs, images } = findInstallation();
+  const { programs, images, initPath } = findInstallation();
   const ownKernel = join(images, 'kernel', 'bulkhead', 'vmlinux');
   const hasOwnKernel = existsSync(ownKernel) && existsSync(join(images, 'initramfs-bulkhead.cpio'));
   return {
     shimPath: join(programs, 'bulkhead-shim'),
     layerBuilderPath: join(programs, 'bulkhead-layer'),
+    initPath,
     machineFiles: {
       kernelPath: hasOwnKernel ? ownKernel : join(images, 'kernel', 'debian', 'vmlinux'),
       initramfsPath: join(images, hasOwnKernel ? 'initramfs-bulkhead.cpio' : 'initramfs.cpio'),

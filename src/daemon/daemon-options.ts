@@ -88,9 +88,13 @@ function parseFlags(argv: readonly string[]): Record<string, unknown> & { 'confi
     })
     .option('pool-images', {
       type: 'boolean',
-      describe: 'prepare a machine for an image that is started again and again, by running its program in it in advance [true]',
+      describe:
+        'prepare a machine for an image that is started again and again, by running its program in it in advance [true]',
     })
-    .option('saved-machines', { type: 'boolean', describe: 'start machines from a saved one instead of booting [true]' })
+    .option('saved-machines', {
+      type: 'boolean',
+      describe: 'start machines from a saved one instead of booting [true]',
+    })
     .option('guest-aslr', {
       type: 'boolean',
       describe: 'random addresses in machines; off, emulated programs start quicker and are easier to attack [true]',

@@ -144,6 +144,7 @@ export class Daemon {
       logger,
       hostCgroupVersion: await cgroupVersion(),
       runcPath: 'runc',
+      initPath: artifacts.initPath,
       dataRoot,
       execRoot,
       interfacePrefix: settings['bridge-prefix'],

@@ -89,7 +89,10 @@ async function knownObjects(host: string): Promise<KnownObjects | undefined> {
 }
 
 async function examineHost(): Promise<Finding[]> {
-  const machine = await MachineHost.open('auto', findArtifacts().machineFiles, { scope: 'doctor', kernelArguments: [] });
+  const machine = await MachineHost.open('auto', findArtifacts().machineFiles, {
+    scope: 'doctor',
+    kernelArguments: [],
+  });
   const walls = [machineFinding(machine), await namespaceFinding()];
   const canRun = walls.some(({ verdict }) => verdict === 'ok');
   return [

@@ -105,7 +105,10 @@ export class ContainerRunner {
         if (!isBootFailure(error)) throw error;
         // Nothing of the container has run yet. What was prepared may have been at fault, or the host so crowded that an emulated kernel missed
         // its timer while it measured it: the second try boots.
-        this.#context.logger.warn({ err: error, container: record.id }, 'the machine did not come up; trying once more');
+        this.#context.logger.warn(
+          { err: error, container: record.id },
+          'the machine did not come up; trying once more',
+        );
         await endSandbox(attempt.sandbox);
         await this.#giveBack(record.id);
         if (attempt.usedTemplate) this.#context.templates?.reject(machineClassOf(record, this.#context));

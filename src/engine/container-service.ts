@@ -205,6 +205,9 @@ export class Containers implements ContainerService {
           `Invalid container name (${name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
         );
       }
+      if (wanted === record.name) {
+        throw new EngineError('invalid-argument', 'Renaming a container with the same name as its current name');
+      }
       if (table.isNameTaken(wanted)) {
         throw new EngineError(
           'conflict',

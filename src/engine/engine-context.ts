@@ -32,6 +32,8 @@ export interface EngineContext {
   readonly hostCapabilities: ReadonlySet<string>;
   readonly hostCgroupVersion: 1 | 2;
   readonly runcPath: string;
+  /** See `SandboxPlanInput`. */
+  readonly initPath: string;
   readonly dataRoot: string;
   readonly execRoot: string;
   /** Prefix of every interface name of ours. */

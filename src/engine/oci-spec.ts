@@ -10,6 +10,8 @@ export interface SpecInput {
   readonly hostConfig: HostConfig;
   /** Program and arguments. */
   readonly command: readonly string[];
+  /** `--init`: the program that becomes PID 1, outside the container; undefined where the container's own does. */
+  readonly initPath?: string | undefined;
   readonly hostname: string;
   readonly resources: ResourcePlan;
   /** Capabilities that can be given at all in this wall. */
@@ -20,6 +22,8 @@ export interface SpecInput {
   readonly cgroupPath: string;
 }
 
+/** Docker's place for it. */
+const INIT_IN_CONTAINER = '/sbin/docker-init';
 const DEFAULT_SHM_BYTES = 64 * 1024 * 1024;
 
 /** Source: moby daemon/pkg/oci/defaults.go. */
@@ -50,7 +54,7 @@ export function buildSpec(input: SpecInput): object {
     config,
     hostConfig,
     hostname: input.hostname,
-    command: input.command,
+    command: input.initPath === undefined ? input.command : [INIT_IN_CONTAINER, '--', ...input.command],
     tty: config.Tty ?? false,
     extraEnvironment: [],
     workingDirectory: config.WorkingDir ?? '',
@@ -63,7 +67,7 @@ export function buildSpec(input: SpecInput): object {
     process: planProcess(process),
     root: { path: 'rootfs', readonly: hostConfig.ReadonlyRootfs ?? false },
     hostname: input.hostname,
-    mounts: planMounts(hostConfig, privileged),
+    mounts: planMounts(hostConfig, privileged, input.initPath),
     linux: {
       cgroupsPath: input.cgroupPath,
       namespaces: ['pid', 'mount', 'uts', 'ipc', 'network', ...(input.hasCgroupNamespace ? ['cgroup'] : [])].map(
@@ -82,7 +86,7 @@ export function buildSpec(input: SpecInput): object {
   };
 }
 
-function planMounts(hostConfig: HostConfig, privileged: boolean): object[] {
+function planMounts(hostConfig: HostConfig, privileged: boolean, initPath: string | undefined): object[] {
   const access = privileged ? 'rw' : 'ro';
   const shmBytes = hostConfig.ShmSize || DEFAULT_SHM_BYTES;
   const standard = [
@@ -115,7 +119,11 @@ function planMounts(hostConfig: HostConfig, privileged: boolean): object[] {
     source: 'tmpfs',
     options: ['nosuid', 'nodev', 'noexec', ...options.split(',').filter((option) => option !== '')],
   }));
-  return [...standard, ...tmpfs];
+  const init =
+    initPath === undefined
+      ? []
+      : [{ destination: INIT_IN_CONTAINER, type: 'bind', source: initPath, options: ['bind', 'ro'] }];
+  return [...standard, ...tmpfs, ...init];
 }
 
 /** Devices that every container may use; all others are denied. Numbers from Linux, Documentation/admin-guide/devices.txt. */

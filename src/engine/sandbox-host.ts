@@ -84,6 +84,7 @@ export class SandboxHost {
       machine: record.isolation === 'vm' ? machine.config() : undefined,
       template,
       runcPath: this.#context.runcPath,
+      initPath: this.#context.initPath,
       bridge: sandbox.network ? { name: network.bridgeName, mtu: network.mtu } : undefined,
       resolvConf: await network.resolvConf(),
       availableCapabilities: availableCapabilities(record.isolation, this.#context.hostCapabilities),

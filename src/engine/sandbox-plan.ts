@@ -21,6 +21,9 @@ import type { ContainerRecord, SandboxRecord } from './container-record.ts';
 import { planLogOptions } from './log-options.ts';
 import { buildSpec } from './oci-spec.ts';
 
+/** In a guest, the agent is its `/init`, and a container's too. */
+const GUEST_INIT_PATH = '/init';
+
 /** Everything of the host that a container's sandbox is built from. Pure data: gathered before the plan is made. */
 export interface SandboxPlanInput {
   readonly record: ContainerRecord;
@@ -37,6 +40,8 @@ export interface SandboxPlanInput {
   /** A saved machine to start from. */
   readonly template: MachineTemplate | undefined;
   readonly runcPath: string;
+  /** On the host: the init of containers that want one. */
+  readonly initPath: string;
   readonly bridge: { readonly name: string; readonly mtu: number } | undefined;
   readonly resolvConf: string;
   readonly availableCapabilities: ReadonlySet<string>;
@@ -118,6 +123,7 @@ export function planCreateContainer(input: SandboxPlanInput): CreateContainer {
       config,
       hostConfig,
       command: record.command,
+      initPath: hostConfig.Init ? (record.isolation === 'vm' ? GUEST_INIT_PATH : input.initPath) : undefined,
       hostname: record.hostname,
       resources: resourcesOf(input),
       availableCapabilities: input.availableCapabilities,

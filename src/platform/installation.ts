@@ -8,7 +8,11 @@ export interface Installation {
   readonly programs: string;
   /** Guest kernel, initramfs, scratch disk template. */
   readonly images: string;
+  /** The guest agent's static binary: it is also the init of containers. */
+  readonly initPath: string;
 }
+
+const AGENT_IN_CHECKOUT = 'native/target/x86_64-unknown-linux-gnu/release-small/bulkhead-agent';
 
 /**
  * An installed package has all parts in a `libexec` beside its bundle; in a checkout they are where their builds put them. Looked for
@@ -18,10 +22,17 @@ export function findInstallation(): Installation {
   const start = dirname(fileURLToPath(import.meta.url));
   for (let directory = start; ; directory = dirname(directory)) {
     const libexec = join(directory, 'libexec');
-    if (existsSync(join(libexec, 'bulkhead-shim'))) return { programs: libexec, images: libexec };
+    if (existsSync(join(libexec, 'bulkhead-shim')))
+      return { programs: libexec, images: libexec, initPath: join(libexec, 'bulkhead-agent') };
     if (existsSync(join(directory, 'native', 'Cargo.toml'))) {
-      return { programs: join(directory, 'native', 'target', 'release'), images: join(directory, 'build', 'vm') };
+      return {
+        programs: join(directory, 'native', 'target', 'release'),
+        images: join(directory, 'build', 'vm'),
+        initPath: join(directory, AGENT_IN_CHECKOUT),
+      };
     }
-    if (directory === dirname(directory)) return { programs: start, images: start };
+    if (directory === dirname(directory)) {
+      return { programs: start, images: start, initPath: join(start, 'bulkhead-agent') };
+    }
   }
 }

@@ -8,6 +8,7 @@ mod boot;
 mod cgroup;
 mod child;
 mod command;
+mod container_init;
 mod disks;
 mod failure;
 mod guest;
@@ -43,6 +44,9 @@ use std::rc::Rc;
 
 /// Runs the agent; returns the status to exit with.
 pub fn run() -> i32 {
+    if container_init::is_called() {
+        return container_init::run();
+    }
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(failure) => {

@@ -25,6 +25,11 @@ pub(crate) fn mount_all(root: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
 }
 
 fn mount_one(root: BorrowedFd<'_>, entry: &MountSpec) -> Result<()> {
+    if entry.is_own_init() {
+        cover_file(root, &entry.source, &entry.destination)?;
+        let mounted = open_path(root, Path::new(&entry.destination)).doing(|| &entry.destination)?;
+        return remount_read_only(&handle_path(&mounted));
+    }
     if !FILE_SYSTEMS.contains(&entry.kind.as_str()) {
         return Err(invalid(format!(
             "{}: a machine's container cannot mount type {:?}",

@@ -149,6 +149,13 @@ pub(crate) struct PidsSpec {
     pub limit: Option<i64>,
 }
 
+impl MountSpec {
+    /// The one file of the guest that a container may be given: this binary, as the init of `--init`.
+    pub(crate) fn is_own_init(&self) -> bool {
+        self.kind == "bind" && self.source == "/init"
+    }
+}
+
 impl Spec {
     /// Reads a `config.json`; everything that this guest cannot do is refused here.
     pub(crate) fn parse(value: serde_json::Value) -> Result<Self> {
@@ -163,7 +170,7 @@ impl Spec {
                 )));
             }
         }
-        for mount in &spec.mounts {
+        for mount in spec.mounts.iter().filter(|mount| !mount.is_own_init()) {
             if mount.kind == "bind" || mount.options.iter().any(|option| option == "bind" || option == "rbind") {
                 return Err(invalid(format!(
                     "{}: bind mounts do not reach into a machine this way; share {} as a volume of the sandbox",
