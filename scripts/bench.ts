@@ -3,6 +3,7 @@
  * client, with the same image, in one run. The subjects take turns, so that whatever else the machine does hits all alike; only the ratios
  * mean something beyond this machine. `make bench RUNS=30` takes more samples. The raw samples stay in build/bench/.
  */
+import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { cpus, loadavg, release, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
@@ -12,11 +13,20 @@ import { recordRun, summarizeRuns, type Moment } from './bench/ledger.ts';
 import { run } from './bench/programs.ts';
 import { printLedger, printTable, type Measurement, type SubjectName } from './bench/report.ts';
 import { SCENARIOS, type Scenario } from './bench/scenarios.ts';
-import { startBulkhead, startDockerd, type Engine, type Subject } from './bench/subjects.ts';
+import {
+  MACHINE_STARTS,
+  startBulkhead,
+  startDockerd,
+  type Engine,
+  type MachineStart,
+  type Subject,
+} from './bench/subjects.ts';
+import { makeUserland } from './debian-userland.ts';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const RESULTS = join(ROOT, 'build', 'bench');
 const IMAGE = 'bench/busybox:latest';
+const DEBIAN = 'bench/debian:latest';
 const RUNS = countFrom('RUNS', 15);
 const WARM_UPS = countFrom('WARM_UPS', 2);
 /** So that what a container's end leaves to be done is not counted as the next one's start. */
@@ -45,7 +55,8 @@ async function measure(scenario: Scenario, subjects: readonly Subject[], signal:
       if (failures.has(subject)) continue;
       signal.throwIfAborted();
       try {
-        const ms = await scenario.measure(subject, IMAGE);
+        await subject.engine.settle();
+        const ms = await scenario.measure(subject, scenario.image === 'debian' ? DEBIAN : IMAGE);
         if (round >= warmUps) samples.get(subject)?.push(ms);
       } catch (error) {
         failures.set(subject, reasonOf(error));
@@ -69,7 +80,10 @@ async function recordLedgers(subjects: readonly Subject[], signal: AbortSignal):
       if (failed.has(subject)) continue;
       signal.throwIfAborted();
       try {
-        ledgers.get(subject.name)?.push(await recordRun(subject, IMAGE, 'bridge'));
+        await subject.engine.settle();
+        const moments = await recordRun(subject, IMAGE, 'bridge');
+        // Machines are prepared for the image that came twice.
+        if (round >= WARM_UPS || subject.name !== 'prepared') ledgers.get(subject.name)?.push(moments);
       } catch (error) {
         failed.add(subject);
         ledgers.delete(subject.name);
@@ -87,12 +101,25 @@ async function startSubjects(
 ): Promise<{ ours: Subject[]; theirs: Subject[]; absence?: string }> {
   const archive = join(root, 'image.tar');
   await writeFile(archive, await packImages([await busyboxImage(IMAGE)]));
+  const userland = join(ROOT, 'build', 'bench', 'userland.tar');
+  if (!existsSync(userland)) {
+    say('* a Debian userland with python3, once');
+    await mkdir(RESULTS, { recursive: true });
+    await makeUserland(userland, ['python3-minimal']);
+  }
   const load = async (engine: Engine): Promise<Engine> => {
     await engine.docker('load', '-i', archive);
+    await engine.docker('import', userland, DEBIAN);
     return engine;
   };
-  const engine = await load(await startBulkhead(join(root, 'bulkhead'), stack));
-  const ours = (['vm', 'os'] as const).map((name): Subject => ({ name, engine, flags: ['--isolation', name] }));
+  const ours: Subject[] = [];
+  for (const [index, [name, options]] of Object.entries(MACHINE_STARTS).entries()) {
+    const place = { bridgePrefix: `bhb${index}`, options };
+    const engine = await load(await startBulkhead(join(root, name), place, stack));
+    ours.push({ name: name as MachineStart, engine, flags: ['--isolation', 'vm'] });
+    // Not in front of a daemon that has a pool to refill.
+    if (name === 'restored') ours.push({ name: 'os', engine, flags: ['--isolation', 'os'] });
+  }
   try {
     const theirs = await load(await startDockerd(join(root, 'dockerd'), stack));
     return { ours, theirs: [{ name: 'dockerd', engine: theirs, flags: [] }] };

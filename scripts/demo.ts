@@ -5,13 +5,14 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { createReadStream, createWriteStream, existsSync, mkdtempSync, readFileSync, statSync } from 'node:fs';
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { createReadStream, createWriteStream, existsSync, mkdtempSync, statSync } from 'node:fs';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { release, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import tar from 'tar-stream';
+import { makeUserland } from './debian-userland.ts';
 
 const ROOT = resolve(import.meta.dirname, '..');
 const WORK = join(ROOT, 'build', 'demo');
@@ -50,23 +51,6 @@ async function run(program: string, args: readonly string[]): Promise<string> {
   });
   if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}:\n${errors || output}`);
   return output;
-}
-
-/** The host's own list of Debian mirrors, and its release. */
-function debianSources(): { suite: string; file: string } {
-  const suite = /^VERSION_CODENAME=(\w+)/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'bookworm';
-  const candidates = ['/etc/apt/sources.list.d/debian.sources', '/etc/apt/sources.list'];
-  const file = candidates.find((path) => existsSync(path) && statSync(path).size > 0);
-  if (!file) throw new Error(`none of ${candidates.join(', ')} lists a Debian mirror`);
-  return { suite, file };
-}
-
-/** A Debian userland as one tar, once. */
-async function makeUserland(path: string): Promise<void> {
-  const { suite, file } = debianSources();
-  const unfinished = `${path}.part`; // Without a suffix that it knows, mmdebstrap would make a directory.
-  await run('mmdebstrap', ['--quiet', '--variant=essential', '--mode=root', '--format=tar', suite, unfinished, file]);
-  await rename(unfinished, path);
 }
 
 /** The second layer: something new, and something of the first taken away (a whiteout). */

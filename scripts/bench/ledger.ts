@@ -9,27 +9,45 @@ export interface Moment {
 
 interface Inspected {
   readonly State: { readonly FinishedAt: string };
-  readonly Bulkhead?: { readonly phases?: readonly { readonly name: string; readonly monotonicNs: number }[] };
+  readonly Bulkhead?: {
+    readonly machineStart?: string;
+    readonly phases?: readonly { readonly name: string; readonly monotonicNs: number }[];
+  };
 }
 
+const INSPECTIONS = 50;
+
 /** One run whose container outlives its end, told as moments: the client's start and end, and between them the phases that we recorded. */
-export async function recordRun({ engine, flags }: Subject, image: string, network: string): Promise<Moment[]> {
+export async function recordRun(
+  { name: subject, engine, flags }: Subject,
+  image: string,
+  network: string,
+): Promise<Moment[]> {
   const name = 'ledger';
   const args = ['--name', name, '--network', network, ...flags, image, 'true'];
   try {
     const { startedNs, endedNs } = await engine.docker('run', ...args);
-    const { stdout } = await engine.docker('inspect', name);
-    return momentsOf(stdout, startedNs, endedNs);
+    const inspected = await inspectCleared(engine, name);
+    const start = inspected.Bulkhead?.machineStart ?? 'os';
+    if (start !== subject) throw new Error(`this machine was ${start}, which is not what is measured here`);
+    return momentsOf(inspected, startedNs, endedNs);
   } finally {
     await engine.docker('rm', '-f', name);
   }
 }
 
-function momentsOf(inspected: string, startedNs: number, endedNs: number): Moment[] {
-  const [container] = JSON.parse(inspected) as Inspected[];
-  if (container === undefined) throw new Error('docker inspect told nothing');
+/** The client is told of the end before all of it is cleared away. */
+async function inspectCleared(engine: Subject['engine'], name: string): Promise<Inspected> {
+  for (let attempt = 0; attempt < INSPECTIONS; attempt += 1) {
+    const { stdout } = await engine.docker('inspect', name);
+    const [container] = JSON.parse(stdout) as Inspected[];
+    if (container?.Bulkhead?.phases?.some((phase) => phase.name === 'cleared')) return container;
+  }
+  throw new Error('docker inspect does not tell all phases');
+}
+
+function momentsOf(container: Inspected, startedNs: number, endedNs: number): Moment[] {
   const phases = container.Bulkhead?.phases ?? [];
-  if (phases.length === 0) throw new Error('docker inspect told no phases');
   const finishedNs = Date.parse(container.State.FinishedAt) * 1e6 - realtimeMinusMonotonicNs();
   return [
     { name: 'client-started', monotonicNs: startedNs },

@@ -21,6 +21,7 @@ export async function run(
   program: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv = process.env,
+  timeoutMs = RUN_TIMEOUT_MS,
 ): Promise<Finished> {
   const startedNs = monotonicNs();
   // In a group of its own, so that an interrupt at the terminal reaches only the benchmark, which then ends things in order.
@@ -28,7 +29,7 @@ export async function run(
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
     env,
-    timeout: RUN_TIMEOUT_MS,
+    timeout: timeoutMs,
     killSignal: 'SIGKILL',
   });
   let stdout = '';
@@ -70,6 +71,10 @@ export class Service implements AsyncDisposable {
     child.stdout?.pipe(log, { end: false });
     child.stderr?.pipe(log, { end: false });
     return new Service(name, logPath, child);
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
   }
 
   get #hasEnded(): boolean {

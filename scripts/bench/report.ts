@@ -12,7 +12,14 @@ export interface Measurement {
   readonly failure?: string;
 }
 
-const TITLES: Record<SubjectName, string> = { vm: 'micro-VM, cold', os: 'host kernel', dockerd: "Debian's dockerd" };
+const TITLES: Record<SubjectName, string> = {
+  booted: 'micro-VM, booted',
+  restored: 'micro-VM, restored',
+  pooled: 'micro-VM, pooled',
+  prepared: 'micro-VM, prepared',
+  os: 'host kernel',
+  dockerd: "Debian's dockerd",
+};
 const ANCHOR: SubjectName = 'dockerd';
 
 export function printTable(measurements: readonly Measurement[]): void {

@@ -1,16 +1,30 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rmdir, writeFile } from 'node:fs/promises';
+import { request, type IncomingMessage } from 'node:http';
 import { join, resolve } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { killProcessesNaming, run, Service, type Finished } from './programs.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const BULKHEAD = join(ROOT, 'bin', 'bulkhead');
 const PROGRAMS = join(ROOT, 'build', 'programs');
-const OUR_BRIDGE_PREFIX = 'bhbn';
+/** What a refill and, the first time, a saved machine may take. */
+const REFILL_MS = 60_000;
+const REFILL_POLL_MS = 50;
+
+/** How a machine comes to its container, as `inspect` tells it, and what makes a daemon of ours do it that way. */
+export const MACHINE_STARTS = {
+  booted: ['--no-saved-machines'],
+  restored: ['--pool', '0'],
+  pooled: ['--pool', '1', '--no-pool-images'],
+  prepared: ['--pool', '1'],
+} as const;
+export type MachineStart = keyof typeof MACHINE_STARTS;
 
 /** A way to run containers, as the docker client sees it. */
 export interface Subject {
-  readonly name: 'vm' | 'os' | 'dockerd';
+  readonly name: MachineStart | 'os' | 'dockerd';
   readonly engine: Engine;
   /** What this way needs on the command line of `run` and `create`. */
   readonly flags: readonly string[];
@@ -19,6 +33,11 @@ export interface Subject {
 /** A daemon of this run's own, and the docker client in front of it. */
 export interface Engine {
   docker(...args: string[]): Promise<Finished>;
+  /** Resolves when the daemon has made ready what it makes ready in advance. */
+  settle(): Promise<void>;
+  /** Process id of the daemon. */
+  readonly pid: number;
+  readonly root: string;
 }
 
 /** Whichever docker client the machine has: the same one in front of every engine, and with nobody's settings. */
@@ -30,22 +49,53 @@ function dockerClient(root: string, socketPath: string): (...args: string[]) => 
   return (...args) => run(isInstalled ? 'docker' : unpacked, ['-H', `unix://${socketPath}`, ...args], env);
 }
 
-export async function startBulkhead(root: string, stack: AsyncDisposableStack): Promise<Engine> {
+export async function startBulkhead(
+  root: string,
+  { bridgePrefix, options }: { bridgePrefix: string; options: readonly string[] },
+  stack: AsyncDisposableStack,
+): Promise<Engine> {
   await mkdir(root);
   const host = join(root, 'd.sock');
   const place = ['--host', `unix://${host}`, '--data-root', join(root, 'data'), '--exec-root', join(root, 'run')];
-  const own = [...place, '--bridge-prefix', OUR_BRIDGE_PREFIX];
+  const own = [...place, '--bridge-prefix', bridgePrefix];
   stack.defer(async () => {
     await killProcessesNaming(root);
     const { stdout } = await run(BULKHEAD, ['doctor', '--leaks', ...own]);
     if (stdout.trim() !== '0 leaks') process.stderr.write(`bench: left on the host by our daemon:\n${stdout}`);
   });
   const service = stack.use(
-    Service.start('our daemon', BULKHEAD, ['daemon', ...own, '--shutdown-containers'], join(root, 'daemon.log')),
+    Service.start(
+      'our daemon',
+      BULKHEAD,
+      ['daemon', ...own, ...options, '--shutdown-containers'],
+      join(root, 'daemon.log'),
+    ),
   );
   const docker = dockerClient(root, host);
   await service.ready(() => docker('version'));
-  return { docker };
+  return { docker, settle: () => untilPoolIsFull(host), pid: service.pid, root };
+}
+
+interface Info {
+  readonly Bulkhead: { readonly machinePool: { readonly size: number; readonly waiting: number } | null };
+}
+
+async function untilPoolIsFull(socketPath: string): Promise<void> {
+  const deadline = performance.now() + REFILL_MS;
+  for (;;) {
+    const { Bulkhead: facts } = await ask<Info>(socketPath, '/info');
+    if (facts.machinePool === null || facts.machinePool.waiting >= facts.machinePool.size) return;
+    if (performance.now() > deadline) throw new Error(`no machine waits after ${REFILL_MS} ms`);
+    await sleep(REFILL_POLL_MS);
+  }
+}
+
+/** The docker client drops the fields of an answer that it does not know. */
+async function ask<T>(socketPath: string, path: string): Promise<T> {
+  const response = await new Promise<IncomingMessage>((resolved, failed) => {
+    request({ socketPath, path }, resolved).once('error', failed).end();
+  });
+  return JSON.parse(await text(response)) as T;
 }
 
 /**
@@ -91,7 +141,7 @@ export async function startDockerd(root: string, stack: AsyncDisposableStack): P
   );
   const docker = dockerClient(root, socket);
   await service.ready(() => docker('version'));
-  return { docker };
+  return { docker, settle: () => Promise.resolve(), pid: service.pid, root };
 }
 
 /** The parent of the containers' groups, which dockerd leaves in every hierarchy. */

@@ -23,9 +23,13 @@ export interface ContainerRecord {
   readonly isStoppedByHand?: boolean;
   /** Present from before the sandbox is made until nothing of it is left on the host: what reconciliation works from. */
   readonly sandbox?: SandboxRecord;
-  /** Moments of the last start, kept for inspect after the sandbox is gone. */
+  /** Of the last start, kept for inspect after the sandbox is gone. */
   readonly lastPhases?: SandboxRecord['phases'];
+  readonly lastBeginning?: MachineBeginning;
 }
+
+/** How a machine came to its container: it booted, came from a saved one, had waited, or had waited with the image's layers. */
+export type MachineBeginning = 'booted' | 'restored' | 'pooled' | 'prepared';
 
 export interface SandboxRecord {
   readonly runtimeDir: string;
@@ -36,6 +40,7 @@ export interface SandboxRecord {
   readonly uid?: number;
   /** The tap in the machine's network slot (vm wall). */
   readonly tapName?: string;
+  readonly beginning?: MachineBeginning;
   readonly cgroupPath: string;
   readonly phases: readonly { readonly name: string; readonly monotonicNs: number }[];
 }

@@ -215,7 +215,7 @@ export class ContainerRunner {
     const status = ports.length > 0 || record.isolation === 'vm' ? await sandbox.status() : undefined;
     this.#started(
       record,
-      { ...planned, ports: groupPorts(status?.ports ?? []), phases },
+      { ...planned, ports: groupPorts(status?.ports ?? []), phases, ...beginningOf(record, pooled, template) },
       sandbox,
       status?.machinePid || pid,
     );
@@ -384,7 +384,11 @@ export class ContainerRunner {
     const { sandbox: _gone, ...rest } = current;
     const cleared = { name: 'cleared', monotonicNs: this.#context.clock.monotonicNs() };
     const all = [...sandbox.phases, ...lastPhases, cleared];
-    table.update({ ...rest, lastPhases: all.sort((first, second) => first.monotonicNs - second.monotonicNs) });
+    table.update({
+      ...rest,
+      lastPhases: all.sort((first, second) => first.monotonicNs - second.monotonicNs),
+      ...(sandbox.beginning ? { lastBeginning: sandbox.beginning } : {}),
+    });
   }
 }
 
@@ -392,6 +396,16 @@ export class ContainerRunner {
 function isBootFailure(error: unknown): boolean {
   if (!(error instanceof EngineError)) return false;
   return error.details['shimCode'] === 'machine-failed' || error.details['isUnassigned'] === true;
+}
+
+function beginningOf(
+  { isolation, imageId }: ContainerRecord,
+  pooled: PooledMachine | undefined,
+  template: MachineTemplate | undefined,
+): Pick<SandboxRecord, 'beginning'> {
+  if (isolation === 'os') return {};
+  if (pooled) return { beginning: pooled.image === imageId ? 'prepared' : 'pooled' };
+  return { beginning: template ? 'restored' : 'booted' };
 }
 
 /** A machine that waited may have died meanwhile: that is no fault of the container. */

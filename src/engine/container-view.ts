@@ -49,7 +49,13 @@ export function toView(record: ContainerRecord, dataRoot: string): ContainerView
     networks: networksOf(record, sandbox),
     ports,
     phases: record.sandbox?.phases ?? record.lastPhases ?? [],
+    ...beginningOf(record),
   };
+}
+
+function beginningOf({ sandbox, lastBeginning }: ContainerRecord): Pick<ContainerView, 'beginning'> {
+  const beginning = sandbox?.beginning ?? lastBeginning;
+  return beginning ? { beginning } : {};
 }
 
 function networksOf(record: ContainerRecord, sandbox: SandboxRecord | undefined): ContainerView['networks'] {

@@ -65,6 +65,8 @@ export interface ContainerView {
   readonly ports: Readonly<Record<string, readonly PublishedPort[] | null>>;
   /** Moments of the last start: name and CLOCK_MONOTONIC nanoseconds, in order. */
   readonly phases: readonly { readonly name: string; readonly monotonicNs: number }[];
+  /** How the machine of the last start came to the container (vm wall). */
+  readonly beginning?: 'booted' | 'restored' | 'pooled' | 'prepared';
 }
 
 export interface EndpointView {
@@ -309,6 +311,8 @@ export interface SystemInfo {
   readonly allowedIsolations: readonly Isolation[];
   readonly accelerator: 'kvm' | 'tcg' | 'none';
   readonly machineDriver: string;
+  /** Machines that wait for a container; undefined where none are kept ready. */
+  readonly machinePool: { readonly size: number; readonly waiting: number; readonly prepared: number } | undefined;
   readonly cgroupVersion: 1 | 2;
   readonly registryMirrors: readonly string[];
   readonly insecureRegistries: readonly string[];

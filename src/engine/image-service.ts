@@ -13,6 +13,7 @@ import type { ImageStore } from '../oci/image-store.ts';
 import type { RegistryCredentials } from '../oci/registry/authorizer.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { LayerMounts } from '../sandbox/os/layer-mounts.ts';
+import type { MachinePool } from '../sandbox/vm/machine-pool.ts';
 import type { ContainerRecord } from './container-record.ts';
 import type { EventLog, Filters, ImageService, ImportOptions } from './engine.ts';
 import { selectImages, selectPrunable } from './image-filters.ts';
@@ -25,6 +26,8 @@ export interface ImageSurroundings {
   readonly table: { all(): readonly Pick<ContainerRecord, 'id' | 'imageId' | 'state'>[] };
   readonly events: Pick<EventLog, 'publish'>;
   readonly layerMounts: Pick<LayerMounts, 'sweep'>;
+  /** Machines that wait with an image's layers. */
+  readonly pool?: Pick<MachinePool, 'images' | 'dropImage'> | undefined;
   readonly clock: Pick<Clock, 'nowMs'>;
   readonly logger: { error(facts: object, message: string): void };
 }
@@ -183,7 +186,8 @@ export class Images implements ImageService {
 
   /** One at a time: two would unmount the same. What is removed stays removed when it fails. */
   async #releaseMounts(): Promise<void> {
-    const { layerMounts, logger } = this.#surroundings;
+    const { layerMounts, logger, pool } = this.#surroundings;
+    for (const id of pool?.images() ?? []) if (!this.#store.get(parseDigest(id))) await pool?.dropImage(id);
     try {
       await this.#locks.run('mounts', () => layerMounts.sweep(this.#neededLayers()));
     } catch (error) {

@@ -22,7 +22,7 @@ export class System implements SystemService {
   }
 
   async info(): Promise<SystemInfo> {
-    const { table, images, machine, host, dataRoot, defaultIsolation, allowedIsolations } = this.#context;
+    const { table, images, machine, pool, host, dataRoot, defaultIsolation, allowedIsolations } = this.#context;
     const statuses = table.all().map((record) => record.state.status);
     const count = (...wanted: string[]): number => statuses.filter((status) => wanted.includes(status)).length;
     return {
@@ -44,6 +44,7 @@ export class System implements SystemService {
       allowedIsolations,
       accelerator: machine.problem ? 'none' : machine.accelerator,
       machineDriver: machine.problem ? 'none' : 'qemu',
+      machinePool: pool && { size: pool.size, waiting: pool.waiting, prepared: pool.images().length },
       cgroupVersion: await cgroupVersion(),
       warnings: this.#warnings(),
     };

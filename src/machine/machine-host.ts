@@ -17,7 +17,10 @@ export interface MachineFiles {
 }
 
 /** What a machine is before it knows its container. */
-export type MachineBase = Omit<MachineConfig, 'vcpus' | 'memoryBytes' | 'uid' | 'cgroupPath' | 'driver' | 'tapName' | 'template'>;
+export type MachineBase = Omit<
+  MachineConfig,
+  'vcpus' | 'memoryBytes' | 'uid' | 'cgroupPath' | 'driver' | 'tapName' | 'template'
+>;
 
 /** Users that machine processes run as. Beyond what distributions and user namespaces hand out (subuid starts at 100000). */
 const FIRST_UID = 1_900_000_000;

@@ -151,6 +151,7 @@ function describeSystem(containers: FakeContainers): SystemInfo {
     allowedIsolations: ['vm', 'os'],
     accelerator: 'tcg',
     machineDriver: 'qemu',
+    machinePool: undefined,
     cgroupVersion: 1,
     registryMirrors: [],
     insecureRegistries: [],

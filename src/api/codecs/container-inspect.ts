@@ -46,6 +46,7 @@ export function encodeContainerInspect(
       driver: view.facts.driver,
       vcpus: view.facts.vcpus,
       memoryBytes: view.facts.memoryBytes,
+      ...(view.beginning ? { machineStart: view.beginning } : {}),
       phases: view.phases,
     },
   };

@@ -74,6 +74,7 @@ export function encodeInfo(version: ProductVersion, info: SystemInfo): Record<st
       allowedIsolations: info.allowedIsolations,
       accelerator: info.accelerator,
       machineDriver: info.machineDriver,
+      machinePool: info.machinePool ?? null,
     },
   };
 }

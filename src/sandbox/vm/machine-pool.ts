@@ -119,6 +119,11 @@ export class MachinePool {
     entry.lastImage = { image, count, plan };
   }
 
+  /** Images that machines were prepared for. */
+  images(): string[] {
+    return [...this.#classes.values()].flatMap(({ waiting }) => waiting.flatMap(({ image }) => image ?? []));
+  }
+
   /** The image is deleted: nothing may keep its layers. */
   async dropImage(image: string): Promise<void> {
     this.#unfitImages.delete(image);
@@ -164,7 +169,12 @@ export class MachinePool {
     );
   }
 
-  /** How many wait, for `info` and tests. */
+  /** How many are to wait for each size. */
+  get size(): number {
+    return this.#options.size;
+  }
+
+  /** How many wait. */
   get waiting(): number {
     return [...this.#classes.values()].reduce((sum, { waiting }) => sum + waiting.length, 0);
   }
