@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::layout;
 use crate::memory::GuestRam;
+use acpi_tables::Aml;
 use acpi_tables::aml::{
     self, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path, ResourceTemplate, Scope,
 };
@@ -14,7 +15,6 @@ use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, P
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
-use acpi_tables::Aml;
 use vm_memory::{Bytes, GuestAddress};
 
 const OEM: [u8; 6] = *b"BULKHD";
@@ -229,7 +229,8 @@ mod tests {
         let count = dsdt.windows(8).filter(|window| window == b"LNRO0005").count();
         assert_eq!(count, 3);
         for index in 0..3_u32 {
-            let interrupt = [[0x89, 6, 0, 0b11, 1].as_slice(), &(layout::VIRTIO_FIRST_GSI + index).to_le_bytes()].concat();
+            let interrupt =
+                [[0x89, 6, 0, 0b11, 1].as_slice(), &(layout::VIRTIO_FIRST_GSI + index).to_le_bytes()].concat();
             assert_eq!(dsdt.windows(9).filter(|window| *window == interrupt).count(), 1);
         }
     }

@@ -9,7 +9,7 @@ use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{KernelLoader, KernelLoaderResult, bootparam, bzimage::BzImage, elf::Elf};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes, GuestAddress};
 
 /// How the first vCPU enters the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +94,9 @@ fn load_bzimage(
     command_line: &str,
     rsdp: u64,
 ) -> Result<Entry> {
-    let loaded = BzImage::load(ram, None, kernel, Some(GuestAddress(layout::HIGH_MEMORY)))
-        .map_err(|cause| Error::Boot(format!("the kernel is neither an ELF image nor a bzImage that loads: {cause}")))?;
+    let loaded = BzImage::load(ram, None, kernel, Some(GuestAddress(layout::HIGH_MEMORY))).map_err(|cause| {
+        Error::Boot(format!("the kernel is neither an ELF image nor a bzImage that loads: {cause}"))
+    })?;
     let Some(mut header) = loaded.setup_header else {
         return Err(Error::Boot("the bzImage has no header".into()));
     };
@@ -172,8 +173,7 @@ fn load_initramfs(
 /// What the guest is told of its memory: (start, bytes, type).
 pub fn memory_map(memory_bytes: u64) -> Vec<(u64, u64, u32)> {
     let acpi = layout::ACPI_TABLES_END - layout::ACPI_TABLES;
-    let mut map =
-        vec![(0, layout::LOW_MEMORY_END, E820_RAM), (layout::ACPI_TABLES, acpi, E820_RESERVED)];
+    let mut map = vec![(0, layout::LOW_MEMORY_END, E820_RAM), (layout::ACPI_TABLES, acpi, E820_RESERVED)];
     for (start, bytes) in ram_ranges(memory_bytes) {
         let skipped = if start == 0 { layout::HIGH_MEMORY } else { 0 };
         map.push((start + skipped, bytes - skipped, E820_RAM));
@@ -206,16 +206,11 @@ fn write_start_info(ram: &GuestRam, memory_bytes: u64, initramfs: Option<&Initra
     put(ram, info, layout::PVH_START_INFO)
 }
 
-fn write_boot_parameters(
-    ram: &GuestRam,
-    memory_bytes: u64,
-    header: bootparam::setup_header,
-    rsdp: u64,
-) -> Result<()> {
+fn write_boot_parameters(ram: &GuestRam, memory_bytes: u64, header: bootparam::setup_header, rsdp: u64) -> Result<()> {
     let mut parameters = bootparam::boot_params { hdr: header, ..Default::default() };
     let map = memory_map(memory_bytes);
     for (entry, (start, bytes, kind)) in parameters.e820_table.iter_mut().zip(&map) {
-        *entry = bootparam::boot_e820_entry { addr: *start, size: *bytes, type_: *kind };
+        *entry = bootparam::boot_e820_entry { addr: *start, size: *bytes, r#type: *kind };
     }
     parameters.e820_entries = map.len() as u8;
     put(ram, parameters, layout::BOOT_PARAMETERS)?;

@@ -33,15 +33,19 @@ pub struct CpuidMask {
 }
 
 /// The CPUID of one vCPU of several, which are cores of one package.
-pub fn vcpu_cpuid(supported: &[kvm_cpuid_entry2], index: u32, count: u32, masks: &[CpuidMask]) -> Vec<kvm_cpuid_entry2> {
+pub fn vcpu_cpuid(
+    supported: &[kvm_cpuid_entry2],
+    index: u32,
+    count: u32,
+    masks: &[CpuidMask],
+) -> Vec<kvm_cpuid_entry2> {
     let mut entries: Vec<kvm_cpuid_entry2> =
         supported.iter().filter(|entry| !matches!(entry.function, LEAF_TOPOLOGY | LEAF_TOPOLOGY_V2)).copied().collect();
     for entry in &mut entries {
         identify(entry, index, count);
         for mask in masks.iter().filter(|mask| mask.leaf == entry.function && mask.subleaf == entry.index) {
             let [a, b, c, d] = mask.keep;
-            (entry.eax, entry.ebx, entry.ecx, entry.edx) =
-                (entry.eax & a, entry.ebx & b, entry.ecx & c, entry.edx & d);
+            (entry.eax, entry.ebx, entry.ecx, entry.edx) = (entry.eax & a, entry.ebx & b, entry.ecx & c, entry.edx & d);
         }
     }
     if supported.iter().any(|entry| entry.function == 0 && entry.eax >= LEAF_TOPOLOGY) {
@@ -102,7 +106,8 @@ fn topology(index: u32, count: u32) -> [kvm_cpuid_entry2; 3] {
 
 /// As KVM takes it.
 pub fn to_kvm(entries: &[kvm_cpuid_entry2]) -> crate::Result<CpuId> {
-    CpuId::from_entries(entries).map_err(|_| crate::Error::Config(format!("{} CPUID entries are too many", entries.len())))
+    CpuId::from_entries(entries)
+        .map_err(|_| crate::Error::Config(format!("{} CPUID entries are too many", entries.len())))
 }
 
 #[cfg(test)]

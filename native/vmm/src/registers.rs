@@ -52,8 +52,12 @@ fn descriptor(segment: &kvm_segment) -> u64 {
         return 0;
     }
     let limit = u64::from(if segment.g == 1 { segment.limit >> 12 } else { segment.limit });
-    let access = u64::from(segment.type_) | u64::from(segment.s) << 4 | u64::from(segment.dpl) << 5 | u64::from(segment.present) << 7;
-    let flags = u64::from(segment.avl) | u64::from(segment.l) << 1 | u64::from(segment.db) << 2 | u64::from(segment.g) << 3;
+    let access = u64::from(segment.type_)
+        | u64::from(segment.s) << 4
+        | u64::from(segment.dpl) << 5
+        | u64::from(segment.present) << 7;
+    let flags =
+        u64::from(segment.avl) | u64::from(segment.l) << 1 | u64::from(segment.db) << 2 | u64::from(segment.g) << 3;
     limit & 0xffff
         | (segment.base & 0xff_ffff) << 16
         | access << 40
@@ -74,7 +78,9 @@ pub fn set_entry(vcpu: &VcpuFd, ram: &GuestRam, entry: Entry) -> Result<()> {
     set_system_registers(&mut system, &table, bytes.len() as u16 - 1, long);
     vcpu.set_sregs(&system).map_err(failed("setting the system registers"))?;
     let general = match entry {
-        Entry::Pvh { address } => kvm_regs { rip: address, rbx: layout::PVH_START_INFO, rflags: FLAGS, ..Default::default() },
+        Entry::Pvh { address } => {
+            kvm_regs { rip: address, rbx: layout::PVH_START_INFO, rflags: FLAGS, ..Default::default() }
+        }
         Entry::Long { address } => kvm_regs {
             rip: address,
             rsi: layout::BOOT_PARAMETERS,

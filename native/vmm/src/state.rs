@@ -28,7 +28,7 @@ const IRQ_CHIPS: [u32; 3] =
     [kvm_bindings::KVM_IRQCHIP_PIC_MASTER, kvm_bindings::KVM_IRQCHIP_PIC_SLAVE, kvm_bindings::KVM_IRQCHIP_IOAPIC];
 
 /// One vCPU.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct VcpuState {
     cpuid: Vec<kvm_cpuid_entry2>,
     mp_state: kvm_mp_state,
@@ -44,7 +44,7 @@ pub struct VcpuState {
 }
 
 /// What of the machine is neither a vCPU nor one of our devices.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct VmState {
     clock: kvm_clock_data,
     pit: kvm_pit_state2,
@@ -52,7 +52,7 @@ pub struct VmState {
 }
 
 /// Everything but the memory.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct MachineState {
     /// Guest memory, bytes.
     pub memory_bytes: u64,
@@ -101,7 +101,9 @@ pub fn read(source: &mut impl Read) -> Result<MachineState> {
     let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let (version, length) = (number(8), number(12));
     if version != VERSION {
-        return Err(Error::State(format!("it has version {version}, this program reads {VERSION}; save the machine anew")));
+        return Err(Error::State(format!(
+            "it has version {version}, this program reads {VERSION}; save the machine anew"
+        )));
     }
     if length > BODY_BYTES_MAX {
         return Err(Error::State(format!("it says to have {length} bytes; {BODY_BYTES_MAX} is the most")));
@@ -183,7 +185,10 @@ pub(crate) fn restore_vcpu(vcpu: &VcpuFd, state: &VcpuState) -> Result<()> {
     // KVM's own tolerance; beyond, the guest's clock would run wrong.
     if khz.abs_diff(state.tsc_khz) > state.tsc_khz / 4000 {
         vcpu.set_tsc_khz(state.tsc_khz).map_err(|cause| {
-            Error::State(format!("it is of a CPU of {} kHz, this one has {khz} and cannot scale it: {cause}", state.tsc_khz))
+            Error::State(format!(
+                "it is of a CPU of {} kHz, this one has {khz} and cannot scale it: {cause}",
+                state.tsc_khz
+            ))
         })?;
     }
     vcpu.set_mp_state(state.mp_state).map_err(failed("the vCPU's run state"))?;

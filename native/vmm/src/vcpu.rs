@@ -132,7 +132,9 @@ impl Runner {
         while let Ok(command) = self.commands.recv() {
             match command {
                 Command::End => return,
-                Command::Pause(done) => drop(done.send(())),
+                Command::Pause(done) => {
+                    let _ = done.send(());
+                }
                 Command::Save(done) => drop(done.send(crate::state::save_vcpu(&self.vcpu))),
                 Command::Resume => {
                     if self.run() {
@@ -152,7 +154,7 @@ impl Runner {
                 Ok(Command::Save(done)) => drop(done.send(Err(Error::State("the vCPU is running".into())))),
                 Ok(Command::Pause(done)) => {
                     self.finish_exit();
-                    drop(done.send(()));
+                    let _ = done.send(());
                     return false;
                 }
             }
@@ -180,9 +182,10 @@ impl Runner {
                 Ok(VcpuExit::Shutdown) => Outcome::End(Ending::Reset),
                 Ok(VcpuExit::SystemEvent(kind, _)) => Outcome::End(system_event(kind)),
                 Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Outcome::Continue,
-                Ok(VcpuExit::FailEntry(reason, _)) => {
-                    Outcome::End(Ending::VcpuFailed(format!("vCPU {}: the CPU refuses to enter the guest, reason {reason:#x}", self.index)))
-                }
+                Ok(VcpuExit::FailEntry(reason, _)) => Outcome::End(Ending::VcpuFailed(format!(
+                    "vCPU {}: the CPU refuses to enter the guest, reason {reason:#x}",
+                    self.index
+                ))),
                 Ok(VcpuExit::InternalError) => Outcome::End(self.internal_error()),
                 Ok(other) => Outcome::End(Ending::VcpuFailed(format!("vCPU {}: {other:?}", self.index))),
                 Err(cause) => match cause.errno() {

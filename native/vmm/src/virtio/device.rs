@@ -192,8 +192,8 @@ impl<'a> Active<'a> {
             return Ok(false);
         };
         let head = chain.head_index();
-        let count = crate::virtio::buffers::Buffers::parse(chain, ram)
-            .map_or(0, |buffers| buffers.writable.copy_from(bytes));
+        let count =
+            crate::virtio::buffers::Buffers::parse(chain, ram).map_or(0, |buffers| buffers.writable.copy_from(bytes));
         queue.add_used(ram, head, count as u32)?;
         if queue.needs_notification(ram)? {
             self.interrupt.tell_used();

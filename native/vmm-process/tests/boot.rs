@@ -1,0 +1,29 @@
+//! Real kernels until the guest's agent answers. They want KVM that runs an unmodified kernel: `make lab`.
+
+mod support;
+
+use serde_json::json;
+use std::time::{Duration, Instant};
+use support::{Plan, Process, can_boot, kernels};
+
+const BOOT_DEADLINE: Duration = Duration::from_secs(60);
+
+#[test]
+fn every_kernel_boots_until_its_agent_answers() {
+    if !can_boot() {
+        return;
+    }
+    for (name, kernel, initramfs) in kernels() {
+        let begin = Instant::now();
+        let plan = Plan::new(2, 256 << 20).kernel(&kernel, &initramfs, "");
+        let mut process = Process::start(plan);
+        process.open_session(BOOT_DEADLINE);
+        eprintln!("{name}: agent after {} ms", begin.elapsed().as_millis());
+        let answer = process.ask(json!({ "do": "query" }));
+        assert_eq!(answer["return"]["state"], "running", "{answer}");
+        assert_eq!(answer["return"]["brokenDevices"], json!([]));
+        process.ask(json!({ "do": "stop" }));
+        assert_eq!(process.line()["reason"], "stopped");
+        assert_eq!(process.wait(Duration::from_secs(5)).code(), Some(0));
+    }
+}

@@ -1,0 +1,456 @@
+//! What a machine is made from: one JSON value with the numbers of inherited descriptors, parsed once into [`MachineConfig`].
+
+use crate::cpuid::CpuidMask;
+use crate::error::{Error, Result};
+use crate::layout;
+use crate::memory::Mapping;
+use crate::virtio::block_backend::{Backend, Extent, SECTOR_BYTES};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// Longest configuration, bytes: 127 layers and everything else take about 20 KB.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Most parts of one disk.
+const EXTENTS_MAX: usize = 4096;
+
+/// The configuration as it is written: JSON, camelCase, unknown fields refused.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MachineSpec {
+    /// vCPUs, 1 to 64.
+    pub vcpus: u32,
+    /// Guest RAM, bytes, a multiple of 4096.
+    pub memory_bytes: u64,
+    /// The file that is the RAM.
+    pub memory: MemorySpec,
+    /// Kernel; not where a saved state is restored.
+    #[serde(default)]
+    pub kernel: Option<FdSpec>,
+    /// Initramfs.
+    #[serde(default)]
+    pub initramfs: Option<FdSpec>,
+    /// Kernel command line.
+    #[serde(default)]
+    pub command_line: String,
+    /// Saved state to begin with.
+    #[serde(default)]
+    pub restore: Option<FdSpec>,
+    /// Where the serial port's bytes go: a pipe or file.
+    #[serde(default)]
+    pub serial: Option<FdSpec>,
+    /// Console ports, the first is number 1.
+    #[serde(default)]
+    pub ports: Vec<PortSpec>,
+    /// Disks, in the order of their slots.
+    #[serde(default)]
+    pub disks: Vec<DiskSpec>,
+    /// The network card.
+    #[serde(default)]
+    pub network: Option<NetworkSpec>,
+    /// CPU template: what of CPUID stays.
+    #[serde(default)]
+    pub cpuid_masks: Vec<CpuidMask>,
+}
+
+/// An inherited descriptor.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FdSpec {
+    /// Its number.
+    pub fd: RawFd,
+}
+
+/// The memory file.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MemorySpec {
+    /// Its number.
+    pub fd: RawFd,
+    /// `shared`, or `private` for a template.
+    pub mapping: Mapping,
+}
+
+/// A console port.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PortSpec {
+    /// Its name in the guest.
+    pub name: String,
+    /// A connected stream socket, or none yet.
+    #[serde(default)]
+    pub fd: Option<RawFd>,
+}
+
+/// A disk.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DiskSpec {
+    /// Its name in messages and its serial number, at most 20 bytes.
+    pub serial: String,
+    /// What it is.
+    pub backend: BackendSpec,
+    /// Bytes a second; 0 is no limit.
+    #[serde(default)]
+    pub bytes_per_second: u64,
+    /// Requests a second; 0 is no limit.
+    #[serde(default)]
+    pub operations_per_second: u64,
+}
+
+/// What a disk is.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum BackendSpec {
+    /// Nobody's yet.
+    Empty {
+        /// Size that the guest sees.
+        bytes: u64,
+        /// Whether it will only be read.
+        #[serde(default)]
+        read_only: bool,
+    },
+    /// Read-only files one after the other.
+    Extents {
+        /// The parts.
+        extents: Vec<ExtentSpec>,
+        /// Size that the guest sees; their sum if not said.
+        #[serde(default)]
+        bytes: Option<u64>,
+    },
+    /// One file.
+    Raw {
+        /// Its number.
+        fd: RawFd,
+        /// Whether it is only read.
+        #[serde(default)]
+        read_only: bool,
+    },
+}
+
+/// A part of a disk.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExtentSpec {
+    /// Number of the file.
+    pub fd: RawFd,
+    /// Where in it the part begins.
+    #[serde(default)]
+    pub offset: u64,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// The network card.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// An open tap (IFF_TAP, IFF_NO_PI, IFF_VNET_HDR).
+    pub fd: RawFd,
+    /// `02:…`.
+    pub mac: String,
+    /// Bytes.
+    #[serde(default = "default_mtu")]
+    pub mtu: u16,
+    /// Bytes a second that the guest sends; 0 is no limit.
+    #[serde(default)]
+    pub bytes_per_second: u64,
+    /// Frames a second that the guest sends; 0 is no limit.
+    #[serde(default)]
+    pub frames_per_second: u64,
+}
+
+fn default_mtu() -> u16 {
+    1500
+}
+
+/// How a machine begins.
+#[derive(Debug)]
+pub enum Beginning {
+    /// It boots.
+    Boot {
+        /// Kernel.
+        kernel: File,
+        /// Initramfs.
+        initramfs: Option<File>,
+        /// Command line.
+        command_line: String,
+    },
+    /// It goes on from a saved state.
+    Restore(File),
+}
+
+/// A disk with what it is.
+#[derive(Debug)]
+pub struct DiskConfig {
+    /// Name and serial number.
+    pub serial: String,
+    /// Its bytes.
+    pub backend: Backend,
+    /// Limits a second: bytes, operations; 0 is none.
+    pub limits: (u64, u64),
+}
+
+/// The network card.
+#[derive(Debug)]
+pub struct NetworkConfig {
+    /// The tap.
+    pub tap: File,
+    /// Its address.
+    pub mac: [u8; 6],
+    /// Bytes.
+    pub mtu: u16,
+    /// Limits a second of what the guest sends: bytes, frames; 0 is none.
+    pub limits: (u64, u64),
+}
+
+/// A machine to build.
+#[derive(Debug)]
+pub struct MachineConfig {
+    /// vCPUs.
+    pub vcpus: u32,
+    /// RAM, bytes.
+    pub memory_bytes: u64,
+    /// The RAM's file.
+    pub memory: File,
+    /// How it is mapped.
+    pub mapping: Mapping,
+    /// Boot or restore.
+    pub beginning: Beginning,
+    /// Serial output.
+    pub serial: Option<File>,
+    /// Console ports: name and host's end.
+    pub ports: Vec<(String, Option<OwnedFd>)>,
+    /// Disks.
+    pub disks: Vec<DiskConfig>,
+    /// Network card.
+    pub network: Option<NetworkConfig>,
+    /// CPU template.
+    pub cpuid_masks: Vec<CpuidMask>,
+}
+
+impl MachineSpec {
+    /// Numbers of all descriptors that it names.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let files = [&self.kernel, &self.initramfs, &self.restore, &self.serial];
+        let mut found = vec![self.memory.fd];
+        found.extend(files.into_iter().flatten().map(|file| file.fd));
+        found.extend(self.ports.iter().filter_map(|port| port.fd));
+        found.extend(self.network.iter().map(|network| network.fd));
+        for disk in &self.disks {
+            match &disk.backend {
+                BackendSpec::Empty { .. } => {}
+                BackendSpec::Raw { fd, .. } => found.push(*fd),
+                BackendSpec::Extents { extents, .. } => found.extend(extents.iter().map(|extent| extent.fd)),
+            }
+        }
+        found
+    }
+}
+
+/// Reads a configuration.
+pub fn parse_spec(text: &[u8]) -> Result<MachineSpec> {
+    serde_json::from_slice(text).map_err(|cause| Error::Config(format!("it is not understood: {cause}")))
+}
+
+/// Inherited descriptors, each taken once.
+struct Descriptors {
+    taken: BTreeSet<RawFd>,
+}
+
+impl Descriptors {
+    fn take(&mut self, fd: RawFd, what: &str) -> Result<OwnedFd> {
+        if fd <= 2 || !self.taken.insert(fd) {
+            return Err(Error::Config(format!("{what}: descriptor {fd} is one of the first three, or named twice")));
+        }
+        // SAFETY: F_SETFD on a number that is nothing fails and does no harm.
+        if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err(Error::Config(format!("{what}: descriptor {fd} is not open")));
+        }
+        // SAFETY: it is open, inherited for this purpose, and taken only once.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn file(&mut self, fd: RawFd, what: &str) -> Result<File> {
+        self.take(fd, what).map(File::from)
+    }
+}
+
+/// Checks a configuration and takes its descriptors. `reserved` are the caller's own.
+pub fn take_config(spec: MachineSpec, reserved: &[RawFd]) -> Result<MachineConfig> {
+    check_numbers(&spec)?;
+    let mut descriptors = Descriptors { taken: reserved.iter().copied().collect() };
+    let memory = descriptors.file(spec.memory.fd, "memory")?;
+    let beginning = take_beginning(&mut descriptors, spec.kernel, spec.initramfs, spec.command_line, spec.restore)?;
+    let serial = spec.serial.map(|serial| descriptors.file(serial.fd, "serial")).transpose()?;
+    let ports = spec
+        .ports
+        .into_iter()
+        .map(|port| {
+            let fd = port.fd.map(|fd| descriptors.take(fd, &format!("port {}", port.name))).transpose()?;
+            Ok((port.name, fd))
+        })
+        .collect::<Result<_>>()?;
+    let disks = spec.disks.into_iter().map(|disk| take_disk(&mut descriptors, disk)).collect::<Result<_>>()?;
+    let network = spec.network.map(|network| take_network(&mut descriptors, &network)).transpose()?;
+    Ok(MachineConfig {
+        vcpus: spec.vcpus,
+        memory_bytes: spec.memory_bytes,
+        memory,
+        mapping: spec.memory.mapping,
+        beginning,
+        serial,
+        ports,
+        disks,
+        network,
+        cpuid_masks: spec.cpuid_masks,
+    })
+}
+
+fn check_numbers(spec: &MachineSpec) -> Result<()> {
+    if !(1..=layout::VCPUS_MAX).contains(&spec.vcpus) {
+        return Err(Error::Config(format!("{} vCPUs; 1 to {} are possible", spec.vcpus, layout::VCPUS_MAX)));
+    }
+    let memory = layout::MEMORY_BYTES_MIN..=layout::MEMORY_BYTES_MAX;
+    if !memory.contains(&spec.memory_bytes) || !spec.memory_bytes.is_multiple_of(4096) {
+        return Err(Error::Config(format!(
+            "{} bytes of memory; {} to {} in steps of 4096 are possible",
+            spec.memory_bytes,
+            memory.start(),
+            memory.end()
+        )));
+    }
+    // The console, the card and the entropy source have slots too.
+    let devices = spec.disks.len() + 3;
+    if devices > layout::VIRTIO_DEVICES_MAX {
+        return Err(Error::Config(format!(
+            "{} disks; {} are possible",
+            spec.disks.len(),
+            layout::VIRTIO_DEVICES_MAX - 3
+        )));
+    }
+    Ok(())
+}
+
+fn take_beginning(
+    descriptors: &mut Descriptors,
+    kernel: Option<FdSpec>,
+    initramfs: Option<FdSpec>,
+    command_line: String,
+    restore: Option<FdSpec>,
+) -> Result<Beginning> {
+    match (kernel, restore) {
+        (Some(kernel), None) => Ok(Beginning::Boot {
+            kernel: descriptors.file(kernel.fd, "kernel")?,
+            initramfs: initramfs.map(|file| descriptors.file(file.fd, "initramfs")).transpose()?,
+            command_line,
+        }),
+        (None, Some(state)) => Ok(Beginning::Restore(descriptors.file(state.fd, "saved state")?)),
+        _ => Err(Error::Config("a machine begins with a kernel or with a saved state, one of both".into())),
+    }
+}
+
+fn take_disk(descriptors: &mut Descriptors, spec: DiskSpec) -> Result<DiskConfig> {
+    let what = format!("disk {}", spec.serial);
+    let limits = (spec.bytes_per_second, spec.operations_per_second);
+    let backend = take_backend(spec.backend, &what, &mut |fd| descriptors.file(fd, &what))?;
+    Ok(DiskConfig { serial: spec.serial, backend, limits })
+}
+
+/// A disk's bytes, with the files that `open` gives for its numbers.
+pub fn take_backend(spec: BackendSpec, what: &str, open: &mut dyn FnMut(RawFd) -> Result<File>) -> Result<Backend> {
+    let refuse = |cause: std::io::Error| Error::device(what, cause);
+    match spec {
+        BackendSpec::Empty { bytes, read_only } => {
+            if bytes == 0 || !bytes.is_multiple_of(SECTOR_BYTES) || bytes > i64::MAX as u64 {
+                return Err(Error::device(what, format!("{bytes} bytes are not possible")));
+            }
+            Ok(Backend::Empty { bytes, read_only })
+        }
+        BackendSpec::Raw { fd, read_only } => Backend::from_file(open(fd)?, read_only).map_err(refuse),
+        BackendSpec::Extents { extents, bytes } => {
+            if extents.len() > EXTENTS_MAX {
+                return Err(Error::device(what, format!("{} extents; {EXTENTS_MAX} is the most", extents.len())));
+            }
+            let extents = extents
+                .into_iter()
+                .map(|extent| Ok(Extent { file: open(extent.fd)?, offset: extent.offset, bytes: extent.bytes }))
+                .collect::<Result<_>>()?;
+            Backend::from_extents(extents, bytes).map_err(refuse)
+        }
+    }
+}
+
+fn take_network(descriptors: &mut Descriptors, spec: &NetworkSpec) -> Result<NetworkConfig> {
+    let mac = parse_mac(&spec.mac)
+        .ok_or_else(|| Error::Config(format!("{:?} is not the address of a network card", spec.mac)))?;
+    if spec.mtu < 68 {
+        return Err(Error::Config(format!("an MTU of {} bytes; 68 is the least", spec.mtu)));
+    }
+    let limits = (spec.bytes_per_second, spec.frames_per_second);
+    Ok(NetworkConfig { tap: descriptors.file(spec.fd, "network")?, mac, mtu: spec.mtu, limits })
+}
+
+/// `02:42:…`, six bytes, for one card.
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let bytes: Option<Vec<u8>> =
+        text.split(':').map(|part| if part.len() == 2 { u8::from_str_radix(part, 16).ok() } else { None }).collect();
+    <[u8; 6]>::try_from(bytes?).ok().filter(|mac| mac[0] & 1 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::create_memory_file;
+    use std::os::fd::IntoRawFd;
+
+    fn refusal(text: &str) -> String {
+        parse_spec(text.as_bytes()).and_then(|spec| take_config(spec, &[])).map(drop).unwrap_err().to_string()
+    }
+
+    fn with(fields: &str) -> String {
+        format!(r#"{{"vcpus":1,"memoryBytes":134217728,"memory":{{"fd":9999,"mapping":"shared"}}{fields}}}"#)
+    }
+
+    #[test]
+    fn impossible_numbers_are_refused_by_name() {
+        let memory = r#""memory":{"fd":3,"mapping":"shared"}"#;
+        for (vcpus, bytes, words) in [
+            ("65", "134217728", "65 vCPUs; 1 to 64"),
+            ("0", "134217728", "0 vCPUs"),
+            ("1", "1048576", "1048576 bytes of memory; 33554432 to"),
+            ("1", "134217729", "in steps of 4096"),
+            ("1", "18446744073709547520", "bytes of memory"),
+        ] {
+            let text = format!(r#"{{"vcpus":{vcpus},"memoryBytes":{bytes},{memory}}}"#);
+            assert!(refusal(&text).contains(words), "{}", refusal(&text));
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for text in ["", "{}", "[]", "nonsense", &with(r#","surprise":1"#)] {
+            assert!(refusal(text).contains("not understood"), "{text}");
+        }
+    }
+
+    #[test]
+    fn descriptors_must_be_open_and_named_once() {
+        let fd = create_memory_file(4096).unwrap().into_raw_fd();
+        let twice = format!(
+            r#"{{"vcpus":1,"memoryBytes":134217728,"memory":{{"fd":{fd},"mapping":"shared"}},"kernel":{{"fd":{fd}}}}}"#
+        );
+
+        assert!(refusal(&twice).contains("named twice"));
+        assert!(refusal(&with(r#","kernel":{"fd":9998}"#)).contains("memory: descriptor 9999 is not open"));
+    }
+
+    #[test]
+    fn an_address_of_a_group_is_not_one_of_a_card() {
+        assert_eq!(parse_mac("02:42:ac:11:00:02"), Some([2, 0x42, 0xac, 0x11, 0, 2]));
+        for text in ["01:00:00:00:00:00", "02:42", "02:42:ac:11:00:02:03", "2:42:ac:11:00:02", "zz:42:ac:11:00:02"] {
+            assert_eq!(parse_mac(text), None, "{text}");
+        }
+    }
+}
