@@ -94,6 +94,16 @@ export const GUEST_CATALOGUE: readonly CatalogueEntry[] = [
     load: async () => (await import('./commands/vm.ts')).vmStopCommand,
   },
   {
+    name: 'vm restart',
+    summary: 'Shut one or more guests down and start them again',
+    load: async () => (await import('./commands/vm.ts')).vmRestartCommand,
+  },
+  {
+    name: 'vm cp',
+    summary: 'Copy a file into a guest, or out of it, through its agent',
+    load: async () => (await import('./commands/vm-cp.ts')).vmCpCommand,
+  },
+  {
     name: 'vm delete',
     aliases: ['vm rm'],
     summary: 'Delete one or more guests with their disks',

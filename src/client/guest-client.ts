@@ -54,6 +54,14 @@ export class GuestClient {
     return this.#session.json(guestAnswer, 'POST', place(name, 'stop'), { query, signal: options.signal });
   }
 
+  async restart(
+    name: string,
+    options: CallOptions & { force?: boolean; timeoutSeconds?: number | undefined } = {},
+  ): Promise<GuestView> {
+    const query = { force: options.force, timeout: options.timeoutSeconds };
+    return this.#session.json(guestAnswer, 'POST', place(name, 'restart'), { query, signal: options.signal });
+  }
+
   async delete(name: string, options: CallOptions & { force?: boolean } = {}): Promise<void> {
     await this.#session.send('DELETE', place(name), { query: { force: options.force }, signal: options.signal });
   }
@@ -62,6 +70,19 @@ export class GuestClient {
   async exec(name: string, request: GuestExecRequest, options: CallOptions = {}): Promise<GuestExecResult> {
     const body = { json: request };
     return this.#session.json(execAnswer, 'POST', place(name, 'exec'), { body, signal: options.signal });
+  }
+
+  /** A regular file of the guest; `path` is absolute. */
+  async readFile(name: string, path: string, options: CallOptions = {}): Promise<Readable> {
+    return this.#session.stream('GET', place(name, 'file'), { query: { path }, signal: options.signal });
+  }
+
+  async writeFile(name: string, path: string, content: Readable, options: CallOptions = {}): Promise<void> {
+    await this.#session.send('PUT', place(name, 'file'), {
+      query: { path },
+      body: { stream: content, contentType: 'application/octet-stream' },
+      signal: options.signal,
+    });
   }
 
   async consoleLog(name: string, options: CallOptions & { follow?: boolean } = {}): Promise<Readable> {

@@ -194,6 +194,8 @@ export class Daemon {
     );
     signal.removeEventListener('abort', onAbort);
     // Nobody waits for it, except the end of what it works on.
+    const startingGuests = guests.startAutomatic();
+    stack.defer(() => startingGuests);
     const sweeping = images.sweep();
     stack.defer(() => sweeping);
     containers.resume();

@@ -25,6 +25,9 @@ export interface GuestRecord {
   readonly vcpus: number;
   readonly memoryBytes: number;
   readonly diskBytes: number;
+  readonly autostart?: boolean;
+  /** Somebody stopped it, or it shut itself down: the daemon's start does not start it again. */
+  readonly isStoppedOnPurpose?: boolean;
   /** Kept for life, so that a guest's address does not change with its starts. */
   readonly network?: GuestNetworkRecord;
   /** Only while it runs, as the next ones. */

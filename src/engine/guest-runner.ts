@@ -54,7 +54,14 @@ export class GuestRunner {
   /** Intent first: user id, boot id and the state `starting` are on disk before anything of the host is made. */
   async start(before: GuestRecord): Promise<GuestRecord> {
     const uid = this.#context.machine.allocateUid(before.id);
-    let record: GuestRecord = { ...before, state: 'starting', reason: '', uid, bootId: await readBootId() };
+    let record: GuestRecord = {
+      ...before,
+      isStoppedOnPurpose: false,
+      state: 'starting',
+      reason: '',
+      uid,
+      bootId: await readBootId(),
+    };
     const save = (next: GuestRecord): void => {
       record = next;
       this.#table.update(next);
@@ -90,7 +97,7 @@ export class GuestRunner {
     if (!record?.process) return;
     await GuestMachine.killUnheld(record.process);
     await this.#host.release(record);
-    this.#table.update(stopped(record, REASONS.killed));
+    this.#table.update({ ...stopped(record, REASONS.killed), isStoppedOnPurpose: true });
   }
 
   /** What an earlier daemon left: a machine that runs is held again, one that does not is written down as stopped. */
@@ -159,7 +166,8 @@ export class GuestRunner {
     const record = this.#table.get(id);
     if (!record) return;
     await this.#host.release(record);
-    this.#table.update(stopped(this.#table.get(id) ?? record, REASONS[ending]));
+    const after = stopped(this.#table.get(id) ?? record, REASONS[ending]);
+    this.#table.update({ ...after, isStoppedOnPurpose: ending !== 'unknown' && ending !== 'crashed' });
     this.#running.delete(id);
   }
 }

@@ -20,6 +20,8 @@ export interface GuestService {
   start(nameOrId: string): Promise<GuestView>;
   /** Presses the power button; a guest that is still there after the time is an error, and runs on. `force` ends it at once. */
   stop(nameOrId: string, options: { force: boolean; timeoutSeconds: number | undefined }): Promise<GuestView>;
+  /** Stops it as `stop` does, and starts it again with what its record says. */
+  restart(nameOrId: string, options: { force: boolean; timeoutSeconds: number | undefined }): Promise<GuestView>;
   /** A running one only with `force`. */
   delete(nameOrId: string, options: { force: boolean }): Promise<void>;
   /** Runs a program through the guest's own agent, without network, to its end. */
@@ -28,6 +30,10 @@ export interface GuestService {
     spec: { command: readonly string[]; env: readonly string[]; input: Buffer | undefined },
     signal: AbortSignal,
   ): Promise<GuestExecResult>;
+  /** A regular file of the guest, through its agent. */
+  readFile(nameOrId: string, path: string): Readable;
+  /** Makes or replaces a file of the guest. */
+  writeFile(nameOrId: string, path: string, content: Readable): Promise<void>;
   /** What the serial console has said; `follow` goes on until the guest stops. Also of a stopped guest. */
   consoleLog(nameOrId: string, options: { follow: boolean }, signal: AbortSignal): Promise<Readable>;
   /** The serial console both ways, the end of what it has said before first. */

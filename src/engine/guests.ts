@@ -1,5 +1,4 @@
-import type { Readable } from 'node:stream';
-import { Readable as ReadableStream } from 'node:stream';
+import { Readable } from 'node:stream';
 import { EngineError, toEngineError } from '../core/errors.ts';
 import { generateName, newId } from '../core/ids.ts';
 import { assertUserData } from '../machine/cloud-init/seed.ts';
@@ -60,6 +59,16 @@ export class Guests implements GuestService {
     }
   }
 
+  /** Once the daemon listens. A guest that does not start is told in the log and by its state. */
+  async startAutomatic(): Promise<void> {
+    for (const { id, name, autostart, isStoppedOnPurpose, state } of this.#table.all()) {
+      if (autostart !== true || isStoppedOnPurpose === true || state !== 'stopped') continue;
+      await this.start(id).catch((error: unknown) => {
+        this.#context.logger.error({ err: error, guest: name }, 'cannot start a guest');
+      });
+    }
+  }
+
   hasRunning(): boolean {
     return this.#runner.hasRunning();
   }
@@ -97,6 +106,7 @@ export class Guests implements GuestService {
       state: 'creating',
       reason: '',
       diskBytes,
+      autostart: request.autostart ?? false,
       ...(request.network === 'none' ? {} : { network: this.#host.reserveNetwork(id) }),
     };
     return await this.#locks.run(id, async () => {
@@ -171,6 +181,12 @@ export class Guests implements GuestService {
     });
   }
 
+  async restart(nameOrId: string, options: { force: boolean; timeoutSeconds: number | undefined }): Promise<GuestView> {
+    const { id } = this.#table.find(nameOrId);
+    await this.stop(id, options);
+    return await this.start(id);
+  }
+
   async delete(nameOrId: string, options: { force: boolean }): Promise<void> {
     const { id } = this.#table.find(nameOrId);
     await this.#locks.run(id, async () => {
@@ -191,13 +207,7 @@ export class Guests implements GuestService {
     signal: AbortSignal,
   ): Promise<GuestExecResult> {
     const record = this.#table.find(nameOrId);
-    const guest = this.#running(record.id, 'asked');
-    if (!guest.machine.isAgentOpen) {
-      throw new EngineError(
-        'unavailable',
-        `no agent answers in guest ${record.name}: it is still booting, or has no qemu-guest-agent; its console works without: bulkhead vm console ${record.name}`,
-      );
-    }
+    const guest = this.#answering(record);
     const [path = '', ...args] = spec.command;
     const result = await guest.agent
       .exec({ path, args, env: spec.env, ...(spec.input ? { input: spec.input } : {}) }, signal)
@@ -220,12 +230,21 @@ export class Guests implements GuestService {
     };
   }
 
+  readFile(nameOrId: string, path: string): Readable {
+    const guest = this.#answering(this.#table.find(nameOrId));
+    return Readable.from(guest.agent.readFile(path), { objectMode: false });
+  }
+
+  async writeFile(nameOrId: string, path: string, content: Readable): Promise<void> {
+    await this.#answering(this.#table.find(nameOrId)).agent.writeFile(path, content);
+  }
+
   consoleLog(nameOrId: string, options: { follow: boolean }, signal: AbortSignal): Promise<Readable> {
     const { id } = this.#table.find(nameOrId);
     const running = this.#runner.get(id);
     const follow = options.follow && running ? AbortSignal.any([signal, running.console.ended]) : undefined;
     const log = readLog(this.#host.paths(id).consoleLog, follow ? { follow } : {});
-    return Promise.resolve(ReadableStream.from(log, { objectMode: false }));
+    return Promise.resolve(Readable.from(log, { objectMode: false }));
   }
 
   attachConsole(nameOrId: string): Promise<GuestConsole> {
@@ -316,6 +335,15 @@ export class Guests implements GuestService {
     );
   }
 
+  #answering(record: GuestRecord): RunningGuest {
+    const guest = this.#running(record.id, 'asked');
+    if (guest.machine.isAgentOpen) return guest;
+    throw new EngineError(
+      'unavailable',
+      `no agent answers in guest ${record.name}: it is still booting, or has no qemu-guest-agent; its console works without: bulkhead vm console ${record.name}`,
+    );
+  }
+
   #usersOf(image: string): string[] {
     return this.#table.all().flatMap((record) => (record.image === image ? [record.name] : []));
   }
@@ -342,6 +370,7 @@ export class Guests implements GuestService {
       disk: { path: paths.disk, virtualBytes: record.diskBytes },
       isAgentOpen: this.#runner.get(record.id)?.machine.isAgentOpen ?? false,
       consoleLogPath: paths.consoleLog,
+      autostart: record.autostart ?? false,
       ...(record.startedAtMs === undefined ? {} : { startedAtMs: record.startedAtMs }),
       ...(record.process === undefined ? {} : { pid: record.process.pid }),
       ...(record.cloudInit === undefined ? {} : { cloudInit: record.cloudInit }),

@@ -22,6 +22,8 @@ export const guestLaunchSchema = z.strictObject({
   userData: z.string().optional(),
   network: z.enum(['bridge', 'none']).optional(),
   firmware: z.enum(['bios', 'uefi']).optional(),
+  /** Start it with the daemon too, unless somebody has stopped it. */
+  autostart: z.boolean().optional(),
   /** Whether to wait for the guest's agent and for cloud-init; default true. */
   wait: z.boolean().optional(),
   timeoutSeconds: z.number().int().min(1).optional(),
@@ -69,6 +71,7 @@ export const guestSchema = z.object({
   /** What cloud-init said of the first boot: `done`, `error` …; absent before it has. */
   cloudInit: z.object({ status: z.string(), detail: z.string() }).optional(),
   consoleLogPath: z.string(),
+  autostart: z.boolean(),
 });
 export type GuestView = z.infer<typeof guestSchema>;
 

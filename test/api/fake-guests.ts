@@ -16,6 +16,9 @@ export class FakeGuests implements GuestService {
   stop = (name: string): Promise<GuestView> => Promise.reject(none(name));
   delete = (name: string): Promise<void> => Promise.reject(none(name));
   exec = (name: string): Promise<GuestExecResult> => Promise.reject(none(name));
+  restart = (name: string): Promise<GuestView> => Promise.reject(none(name));
+  readFile = (): Readable => Readable.from([]);
+  writeFile = (name: string): Promise<void> => Promise.reject(none(name));
   consoleLog = (): Promise<Readable> => Promise.resolve(Readable.from([]));
   attachConsole = (name: string): Promise<GuestConsole> => Promise.reject(none(name));
   listImages = (): Promise<GuestImageView[]> => Promise.resolve([]);

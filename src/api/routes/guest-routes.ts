@@ -1,8 +1,9 @@
+import { once } from 'node:events';
 import { EngineError } from '../../core/errors.ts';
 import { guestExecSchema, guestLaunchSchema, type GuestLaunchMessage } from '../../wire/guest.ts';
-import { pathParameter, readJson } from '../api-request.ts';
+import { pathParameter, readJson, type ApiRequest } from '../api-request.ts';
 import { JsonLineStream } from '../json-line-stream.ts';
-import { booleanParameter, integerParameter } from '../query.ts';
+import { booleanParameter, integerParameter, textParameter } from '../query.ts';
 import type { Route } from '../route.ts';
 
 /** Our own part of the API: guest operating systems. The API server's versions are Docker's and mean nothing here. */
@@ -37,6 +38,34 @@ export const guestRoutes: readonly Route[] = [
       const force = booleanParameter(request.query, 'force');
       const timeoutSeconds = integerParameter(request.query, 'timeout');
       reply.json(200, await engine.guests.stop(pathParameter(request, 'name'), { force, timeoutSeconds }));
+    },
+  },
+  {
+    method: 'POST',
+    path: `${GUESTS}/{name}/restart`,
+    async handle(request, reply, { engine }) {
+      const force = booleanParameter(request.query, 'force');
+      const timeoutSeconds = integerParameter(request.query, 'timeout');
+      reply.json(200, await engine.guests.restart(pathParameter(request, 'name'), { force, timeoutSeconds }));
+    },
+  },
+  {
+    method: 'GET',
+    path: `${GUESTS}/{name}/file`,
+    async handle(request, reply, { engine }) {
+      const content = engine.guests.readFile(pathParameter(request, 'name'), filePath(request));
+      // Its first piece before the status: a file that cannot be opened is an ordinary error.
+      const first = await once(content, 'readable').then(() => content.read() as Buffer | null);
+      if (first !== null) content.unshift(first);
+      await reply.sendBytes(content, 'application/octet-stream', request.signal);
+    },
+  },
+  {
+    method: 'PUT',
+    path: `${GUESTS}/{name}/file`,
+    async handle(request, reply, { engine }) {
+      await engine.guests.writeFile(pathParameter(request, 'name'), filePath(request), request.body);
+      reply.empty(204);
     },
   },
   {
@@ -102,3 +131,9 @@ export const guestRoutes: readonly Route[] = [
     },
   },
 ];
+
+function filePath(request: ApiRequest): string {
+  const path = textParameter(request.query, 'path');
+  if (path?.startsWith('/') === true) return path;
+  throw new EngineError('invalid-argument', `${path ?? 'nothing'} is no path in a guest; it begins with a slash`);
+}

@@ -18,6 +18,7 @@ const oneOf =
 export const vmLaunchCommand = defineCommand({
   usage: '[OPTIONS] IMAGE [NAME]',
   flags: {
+    autostart: { kind: 'boolean', summary: 'Start it with the daemon too, unless it was stopped' },
     'cloud-init': {
       kind: 'string',
       summary: "cloud-init user-data for the guest's first boot; - reads standard input",
@@ -49,6 +50,7 @@ export const vmLaunchCommand = defineCommand({
       userData: flags['cloud-init'] === undefined ? undefined : await readUserData(context, flags['cloud-init']),
       network: flags.network as 'bridge' | 'none' | undefined,
       firmware: flags.firmware as 'bios' | 'uefi' | undefined,
+      autostart: flags.autostart,
       wait: flags['no-wait'] !== true,
       timeoutSeconds: flags.timeout,
     };

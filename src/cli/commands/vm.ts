@@ -1,5 +1,6 @@
 import type { GuestView } from '../../wire/guest.ts';
 import { defineCommand, printLine, type CommandContext } from '../command.ts';
+import { defineFlags } from '../flags/flag-table.ts';
 import { FORMAT_FLAG } from '../flags/shared-flags.ts';
 import { formatRows, formatValue } from '../render/format-rows.ts';
 import { formatBinaryBytes, formatDuration } from '../render/units.ts';
@@ -75,12 +76,27 @@ export const vmStartCommand = defineCommand({
   },
 });
 
+const STOP_FLAGS = defineFlags({
+  force: { kind: 'boolean', short: 'f', summary: 'End it at once, without its cooperation' },
+  timeout: { kind: 'integer', short: 't', summary: 'Seconds that it has to shut down (default 60)' },
+});
+
+export const vmRestartCommand = defineCommand({
+  usage: '[OPTIONS] GUEST [GUEST...]',
+  flags: STOP_FLAGS,
+  arity: { min: 1 },
+  async run(context, flags, names) {
+    const options = { force: flags.force ?? false, timeoutSeconds: flags.timeout };
+    await forEachName(context, names, async (name) => {
+      await context.client().guests.restart(name, options);
+      printLine(context.stdout, name);
+    });
+  },
+});
+
 export const vmStopCommand = defineCommand({
   usage: '[OPTIONS] GUEST [GUEST...]',
-  flags: {
-    force: { kind: 'boolean', short: 'f', summary: 'End it at once, without its cooperation' },
-    timeout: { kind: 'integer', short: 't', summary: 'Seconds that it has to shut down (default 60)' },
-  },
+  flags: STOP_FLAGS,
   arity: { min: 1 },
   async run(context, flags, names) {
     const options = { force: flags.force ?? false, timeoutSeconds: flags.timeout };
@@ -127,6 +143,7 @@ function describe(context: CommandContext, guest: GuestView): void {
       'Network',
       guest.network ? `${guest.network.name}, ${guest.network.ipv4Address}, ${guest.network.macAddress}` : 'none',
     ],
+    ['Autostart', guest.autostart ? 'yes' : 'no'],
     ['Agent', guest.isAgentOpen ? 'answers' : 'none'],
     ...(guest.cloudInit ? [['cloud-init', `${guest.cloudInit.status} ${guest.cloudInit.detail}`.trimEnd()]] : []),
     ['Console log', guest.consoleLogPath],

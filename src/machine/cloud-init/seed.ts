@@ -80,7 +80,7 @@ function networkConfig(network: SeedNetwork): object {
         // The older word, because cloud-init 22 (Debian 12) knows no default routes in `routes` for every renderer.
         gateway4: network.ipv4Gateway,
         mtu: network.mtuBytes,
-        // No router announces itself on our bridges: a guest that listens for one waits twelve seconds at every boot.
+        // No router announces itself on our bridges. Netplan heeds this; cloud-init 22's own writer for systemd-networkd drops it.
         'accept-ra': false,
         nameservers: { addresses: network.nameservers },
       },

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { createWriteStream, existsSync } from 'node:fs';
-import { access, link, mkdir, readdir, rm } from 'node:fs/promises';
+import { access, link, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { EngineError, systemErrorCode } from '../../core/errors.ts';
 import { runProgram } from '../../platform/exec.ts';
+import { copySparse } from '../../platform/ffi/files.ts';
 import { findInstallation } from '../../platform/installation.ts';
 import { inspectImage } from '../disks/inspect-image.ts';
 import { qemuImgConvert, qemuImgInfo } from '../disks/qemu-img.ts';
@@ -119,7 +120,25 @@ export class GuestImages {
     );
   }
 
+  /** Under another name or file the image of an installation can be replaced; what guests stand on here stays as it is. */
+  async #takePrebuilt(name: string): Promise<boolean> {
+    const prebuilt = join(findInstallation().images, 'guest', 'debian-local.qcow2');
+    if (!existsSync(prebuilt)) return false;
+    try {
+      await link(prebuilt, this.#pathOf(name));
+    } catch (error) {
+      if (systemErrorCode(error) === 'EEXIST') return true;
+      if (systemErrorCode(error) !== 'EXDEV') throw error;
+      const partial = `${this.#pathOf(name)}.partial`;
+      await rm(partial, { force: true });
+      await copySparse({ source: prebuilt, target: partial, mode: 0o644 });
+      await rename(partial, this.#pathOf(name));
+    }
+    return true;
+  }
+
   async #build(name: string, onProgress: (text: string) => void): Promise<void> {
+    if (await this.#takePrebuilt(name)) return;
     const builder = findBuilder();
     onProgress(`${name} is not here yet: building it from Debian packages (about a minute)`);
     await runProgram(builder, ['--output', this.#pathOf(name)], {

@@ -43,6 +43,10 @@ const statusSchema = z.object({
   'err-truncated': z.boolean().default(false),
 });
 
+const readSchema = z.object({ count: z.number(), 'buf-b64': z.string(), eof: z.boolean() });
+/** Of a file, in one call. */
+const FILE_PIECE_BYTES = 512 * 1024;
+
 export class GuestAgent {
   readonly #path: string;
   readonly #name: string;
@@ -84,6 +88,38 @@ export class GuestAgent {
       }
       // This agent has no event for an exit.
       await delay(waitMs, undefined, signal ? { signal } : {});
+    }
+  }
+
+  /** A regular file of the guest, in pieces; an early return closes it too. */
+  async *readFile(path: string): AsyncGenerator<Buffer, void, undefined> {
+    const handle = await this.#call('guest-file-open', { path, mode: 'r' }, z.number());
+    try {
+      for (;;) {
+        const piece = await this.#call('guest-file-read', { handle, count: FILE_PIECE_BYTES }, readSchema);
+        if (piece.count > 0) yield Buffer.from(piece['buf-b64'], 'base64');
+        if (piece.eof) return;
+      }
+    } finally {
+      await this.#call('guest-file-close', { handle }, z.unknown());
+    }
+  }
+
+  /** Makes or replaces a file of the guest. What was written before a failure stays. */
+  async writeFile(path: string, content: AsyncIterable<Buffer>): Promise<void> {
+    const handle = await this.#call('guest-file-open', { path, mode: 'w' }, z.number());
+    try {
+      for await (const chunk of content) {
+        for (let offset = 0; offset < chunk.length;) {
+          const piece = chunk.subarray(offset, offset + FILE_PIECE_BYTES);
+          const request = { handle, 'buf-b64': piece.toString('base64') };
+          const { count } = await this.#call('guest-file-write', request, z.object({ count: z.number().int().min(1) }));
+          offset += count;
+        }
+      }
+      await this.#call('guest-file-flush', { handle }, z.unknown());
+    } finally {
+      await this.#call('guest-file-close', { handle }, z.unknown());
     }
   }
 

@@ -1,0 +1,73 @@
+import test from 'ava';
+import { writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { run, TestDaemon, type Outcome } from '../support/daemon.ts';
+
+/*
+ * One whole life of a real guest, in software emulation: minutes, so there is one of it. The image is built once, from Debian packages.
+ */
+
+const BUILDER = resolve(import.meta.dirname, '../../vm-images/guest/build-debian-local');
+const MINUTE_MS = 60_000;
+
+test('debian/local boots, takes its seed, answers, outlives the daemon, shuts down and comes back', async (t) => {
+  t.timeout(15 * MINUTE_MS);
+  const built = await run(BUILDER, [], { timeoutMs: 10 * MINUTE_MS });
+  t.is(built.code, 0, built.stderr);
+  await using daemon = await TestDaemon.start(t, ['--pool', '0']);
+  const userData = join(daemon.root, 'user-data');
+  await writeFile(userData, '#cloud-config\nwrite_files:\n - path: /etc/from-seed\n   content: the seed was read\n');
+  const inGuest = (...command: string[]): Promise<Outcome> => daemon.bulkhead(['vm', 'exec', 'web', '--', ...command]);
+
+  const launched = await daemon.bulkhead(
+    [
+      'vm',
+      'launch',
+      'debian/local',
+      'web',
+      '-c',
+      '2',
+      '-m',
+      '1G',
+      '-d',
+      '3G',
+      '--cloud-init',
+      userData,
+      '--timeout',
+      '600',
+    ],
+    { timeoutMs: 11 * MINUTE_MS },
+  );
+  t.is(launched.code, 0, launched.stderr);
+  t.is(launched.stdout, 'web\n');
+  t.regex(launched.stderr, /cloud-init: done/);
+
+  t.is((await inGuest('cat', '/etc/from-seed')).stdout, 'the seed was read');
+  t.is((await inGuest('hostname')).stdout, 'web\n');
+  t.is((await inGuest('nproc')).stdout, '2\n');
+  t.regex((await inGuest('systemctl', 'is-system-running')).stdout, /^(running|starting)\n$/);
+  // The disk was made larger than the image, and the file system has grown into it.
+  t.true(Number((await inGuest('df', '--output=size', '-B1M', '/')).stdout.split('\n')[1]) > 2500);
+  t.like(await inGuest('sh', '-c', 'echo out; echo err >&2; exit 7'), { code: 7, stdout: 'out\n', stderr: 'err\n' });
+  t.is((await inGuest('no-such-program')).code, 127);
+  t.is((await inGuest('sh', '-c', 'kill -9 $$')).code, 137);
+  const address = (await daemon.bulkhead(['vm', 'info', '--format', '{{.network.ipv4Address}}', 'web'])).stdout.trim();
+  t.regex((await inGuest('ip', '-brief', 'address')).stdout, new RegExp(` ${address}/`));
+
+  const machineId = (await inGuest('cat', '/etc/machine-id')).stdout;
+  await daemon.kill();
+  await daemon.start();
+  t.is((await inGuest('cat', '/etc/machine-id')).stdout, machineId);
+
+  t.is((await daemon.bulkhead(['vm', 'stop', 'web'])).code, 0);
+  t.regex((await daemon.bulkhead(['vm', 'list'])).stdout, /stopped \(the guest shut itself down\)/);
+  t.regex((await daemon.bulkhead(['vm', 'console', '--log', 'web'])).stdout, /web login: /);
+
+  t.is((await daemon.bulkhead(['vm', 'start', 'web'])).code, 0);
+  const deadline = Date.now() + 5 * MINUTE_MS;
+  let seen = await inGuest('cat', '/etc/machine-id');
+  for (; seen.code !== 0 && Date.now() < deadline; seen = await inGuest('cat', '/etc/machine-id')) await delay(1000);
+  t.is(seen.stdout, machineId);
+  t.is((await daemon.bulkhead(['vm', 'delete', '--force', 'web'])).code, 0);
+});
