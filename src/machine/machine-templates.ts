@@ -90,8 +90,15 @@ export class MachineTemplates {
 
   /** Removes what was begun and not finished, and what other programs or another kernel made. */
   async sweep(): Promise<void> {
-    const { directory } = this.#options;
-    const key = await this.key();
+    const { directory, logger } = this.#options;
+    let key: string;
+    try {
+      key = await this.key();
+    } catch (error) {
+      // Nor can any be made; the walls need none.
+      logger.warn({ err: error }, 'cannot tell which saved machines are of these programs; none is used');
+      return;
+    }
     await mkdir(directory, { recursive: true, mode: 0o700 });
     for (const name of await readdir(directory)) {
       if (!name.startsWith(`${key}-`) || name.endsWith('.new'))
