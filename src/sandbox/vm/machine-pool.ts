@@ -91,6 +91,8 @@ export class MachinePool {
   readonly #unfitImages = new Set<string>();
   /** The one filling that is under way. */
   #filling: Promise<void> | undefined;
+  /** The machine that was last begun to be prepared for an image. */
+  #preparing: { readonly image: string; readonly settled: Promise<void>; isDropped: boolean } | undefined;
   #failures = 0;
   #retry: NodeJS.Timeout | undefined;
   #isClosed = false;
@@ -133,6 +135,10 @@ export class MachinePool {
       for (const machine of own) entry.waiting.splice(entry.waiting.indexOf(machine), 1);
       return own;
     });
+    if (this.#preparing?.image === image) {
+      this.#preparing.isDropped = true;
+      await this.#preparing.settled;
+    }
     await Promise.all(dropped.map((machine) => this.discard(machine)));
     if (dropped.length > 0) this.refill();
   }
@@ -217,15 +223,19 @@ export class MachinePool {
 
   async #fill(): Promise<void> {
     for (let next = this.#nextMissing(); next && !this.#isClosed; next = this.#nextMissing()) {
-      const image = this.#imageFor(next);
+      let image: PoolClass['lastImage'];
       try {
         const template = await this.#options.templates.ensure(next.size);
         if (!template || this.#isClosed || !(await this.#hasRoomFor(next.size))) return;
-        const machine = await this.#make(next.size, template, image);
+        image = this.#imageFor(next);
+        const adding = this.#add(next, template, image);
+        const settled = adding.catch(() => undefined);
+        this.#preparing = image && { image: image.image, settled, isDropped: false };
+        await adding;
         this.#failures = 0;
-        next.waiting.push(machine);
       } catch (error) {
         if (image) {
+          if (this.#preparing?.isDropped) continue;
           // Its program may be at fault: a machine for any image is tried at once.
           this.#options.logger.warn({ err: error, image: image.image }, 'no machine could be prepared for an image');
           this.#unfitImages.add(image.image);
@@ -243,6 +253,14 @@ export class MachinePool {
         return;
       }
     }
+  }
+
+  /** Makes a machine, and lets it wait unless nobody wants it by then: its size and the image that it was prepared for may be gone. */
+  async #add(entry: PoolClass, template: MachineTemplate, image: PoolClass['lastImage']): Promise<void> {
+    const machine = await this.#make(entry.size, template, image);
+    const isWanted = this.#classes.get(className(entry.size)) === entry && !this.#preparing?.isDropped;
+    if (isWanted) entry.waiting.push(machine);
+    else await this.discard(machine);
   }
 
   #imageFor({ lastImage, waiting }: PoolClass): PoolClass['lastImage'] {
