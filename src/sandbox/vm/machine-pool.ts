@@ -91,7 +91,7 @@ export class MachinePool {
   readonly #unfitImages = new Set<string>();
   /** The one filling that is under way. */
   #filling: Promise<void> | undefined;
-  /** The machine that was last begun to be prepared for an image. */
+  /** The machine that is being prepared for an image. */
   #preparing: { readonly image: string; readonly settled: Promise<void>; isDropped: boolean } | undefined;
   #failures = 0;
   #retry: NodeJS.Timeout | undefined;
@@ -121,9 +121,10 @@ export class MachinePool {
     entry.lastImage = { image, count, plan };
   }
 
-  /** Images that machines were prepared for. */
+  /** Images that machines were prepared for, or are being. */
   images(): string[] {
-    return [...this.#classes.values()].flatMap(({ waiting }) => waiting.flatMap(({ image }) => image ?? []));
+    const prepared = [...this.#classes.values()].flatMap(({ waiting }) => waiting.flatMap(({ image }) => image ?? []));
+    return this.#preparing ? [...prepared, this.#preparing.image] : prepared;
   }
 
   /** The image is deleted: nothing may keep its layers. */
@@ -251,6 +252,8 @@ export class MachinePool {
         }, delayMs);
         this.#retry.unref();
         return;
+      } finally {
+        this.#preparing = undefined;
       }
     }
   }

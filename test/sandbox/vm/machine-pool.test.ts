@@ -400,12 +400,14 @@ test('an image that is deleted while a machine is being prepared for it is not k
   pool.refill();
   await until('it is on its way', () => fixture.launcher.attemptedAtMs.length === 1);
 
+  const images = pool.images();
   const dropping = pool.dropImage('a');
   gate.open();
   await dropping;
   const prepared = fixture.launcher.living.filter(({ image }) => image === 'a');
   await filled(pool, 1);
 
+  t.deepEqual(images, ['a'], 'who deletes images asks for it');
   t.deepEqual(prepared, []);
   t.deepEqual(pool.images(), []);
   await pool.close();
