@@ -101,9 +101,19 @@ export class MachineTemplates {
     }
     await mkdir(directory, { recursive: true, mode: 0o700 });
     for (const name of await readdir(directory)) {
-      if (!name.startsWith(`${key}-`) || name.endsWith('.new'))
-        await rm(join(directory, name), { recursive: true, force: true });
+      const path = join(directory, name);
+      if (name.endsWith('.new')) await this.#clearUnfinished(path);
+      if (!name.startsWith(`${key}-`) || name.endsWith('.new')) await rm(path, { recursive: true, force: true });
     }
+  }
+
+  /** The daemon died while this one was made: its shim may still be at it. */
+  async #clearUnfinished(path: string): Promise<void> {
+    const text = await readFile(join(path, SANDBOX_FILE), 'utf8').catch(() => '');
+    const sandbox = sandboxFileSchema.safeParse(safeJson(text));
+    if (!sandbox.success) return;
+    await killAndRemoveCgroup(sandbox.data.cgroupPath);
+    await rm(sandbox.data.runtimeDir, { recursive: true, force: true });
   }
 
   /** Settles when nothing is being made. */
@@ -150,11 +160,14 @@ export class MachineTemplates {
     const files = filesOf(unfinished);
     const uid = machine.allocateUid(id);
     const cgroupPath = `bulkhead/${id}`;
+    const runtimeDir = join(sandboxesDirectory, shortId(id));
     try {
+      // Before the first effect, so that what a dying daemon leaves on the host is found by the next one.
+      await writeFile(join(unfinished, SANDBOX_FILE), JSON.stringify({ runtimeDir, cgroupPath }));
       await make({
         generation: PROTOCOL_GENERATION,
         id,
-        runtimeDir: join(sandboxesDirectory, shortId(id)),
+        runtimeDir,
         stateDir: unfinished,
         hostname: 'template',
         ports: [],
@@ -172,6 +185,7 @@ export class MachineTemplates {
       const [ram, state] = await Promise.all([hashSparse(files.ramPath), hashSparse(files.statePath)]);
       const manifest = { ramSha256: ram.sha256, stateSha256: state.sha256, createdAtMs: Date.now() };
       await writeFile(join(unfinished, 'manifest.json'), JSON.stringify(manifest), { flush: true });
+      await rm(join(unfinished, SANDBOX_FILE), { force: true });
       await rename(unfinished, path);
     } catch (error) {
       await rm(unfinished, { recursive: true, force: true });
@@ -196,6 +210,10 @@ export class MachineTemplates {
     }
   }
 }
+
+/** In a directory that is not finished: what its making has on the host. */
+const SANDBOX_FILE = 'sandbox.json';
+const sandboxFileSchema = z.object({ runtimeDir: z.string(), cgroupPath: z.string() });
 
 interface WantedTemplate {
   /** What was found on disk. */
