@@ -1,4 +1,7 @@
 //! A machine process under test: started with its descriptors, watched, and gone with the test.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+pub mod guest;
 
 use serde_json::{Value, json};
 use std::fs::File;
