@@ -1,7 +1,6 @@
 import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatAddress, macAddressFor } from '../core/address-allocation.ts';
-import { EngineError } from '../core/errors.ts';
 import { shortId } from '../core/ids.ts';
 import { buildSeed } from '../machine/cloud-init/seed.ts';
 import { qemuImgCreate } from '../machine/disks/qemu-img.ts';
@@ -158,28 +157,5 @@ export class GuestHost {
       nameservers,
       mtuBytes: network.mtu,
     };
-  }
-}
-
-/** Refused with what was asked and what there is. */
-export function assertFits(
-  request: { vcpus: number; memoryBytes: number },
-  host: { readonly cpus: number; readonly memoryBytes: number },
-): void {
-  // More vCPUs than CPUs only take turns; many times more is a mistake.
-  if (request.vcpus > host.cpus * 4) {
-    throw new EngineError(
-      'limit-exceeded',
-      `${request.vcpus} vCPUs are more than four for each of this host's ${host.cpus} CPUs; ask for ${host.cpus * 4} or less`,
-      { details: { asked: request.vcpus, limit: host.cpus * 4 } },
-    );
-  }
-  if (request.memoryBytes > host.memoryBytes) {
-    const mib = (bytes: number): number => Math.floor(bytes / 1024 ** 2);
-    throw new EngineError(
-      'limit-exceeded',
-      `${mib(request.memoryBytes)} MiB of memory are more than this host's ${mib(host.memoryBytes)} MiB; ask for less`,
-      { details: { asked: request.memoryBytes, limit: host.memoryBytes } },
-    );
   }
 }

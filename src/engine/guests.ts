@@ -1,27 +1,22 @@
 import { Readable } from 'node:stream';
 import { EngineError, toEngineError } from '../core/errors.ts';
-import { generateName, newId } from '../core/ids.ts';
-import { assertUserData } from '../machine/cloud-init/seed.ts';
+import { newId } from '../core/ids.ts';
 import type { GuestImages, StoredGuestImage } from '../machine/guest-images/guest-images.ts';
-import { findUefiFirmware, newestMachineType } from '../machine/guest/qemu-host.ts';
 import type { GuestExecResult, GuestImageView, GuestLaunchRequest, GuestView } from '../wire/guest.ts';
 import type { EngineContext } from './engine-context.ts';
 import { readLog } from './guest-console.ts';
-import { assertFits, GuestHost } from './guest-host.ts';
+import { GuestHost } from './guest-host.ts';
+import { planGuest, sizeOfDisk } from './guest-plan.ts';
 import { waitUntilReady } from './guest-readiness.ts';
 import type { GuestRecord, GuestTable } from './guest-record.ts';
 import { GuestRunner, type RunningGuest } from './guest-runner.ts';
 import type { GuestConsole, GuestService, LaunchProgress } from './guest-service.ts';
+import { viewGuest } from './guest-view.ts';
 import { KeyedLock } from './keyed-lock.ts';
 
-const DEFAULT_MEMORY_BYTES = 1024 ** 3;
-const DEFAULT_VCPUS = 2;
 const DEFAULT_STOP_SECONDS = 60;
 /** Emulated, a distribution's first boot takes about a minute. */
 const DEFAULT_READY_SECONDS = 300;
-/** A host name, as the guest is called by it. Source: RFC 1123. */
-const NAME_PATTERN = /^[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$/;
-
 export type GuestsContext = Pick<
   EngineContext,
   'machine' | 'network' | 'clock' | 'logger' | 'host' | 'dataRoot' | 'execRoot' | 'interfacePrefix'
@@ -92,7 +87,7 @@ export class Guests implements GuestService {
   }
 
   async launch(request: GuestLaunchRequest, onProgress: LaunchProgress, signal: AbortSignal): Promise<GuestView> {
-    const plan = await this.#plan(request);
+    const plan = await planGuest(request, this.#context.host, (name) => this.#table.isNameTaken(name));
     const image = await this.#images.ensure(request.image, (text) => onProgress('image', text));
     const diskBytes = sizeOfDisk(request, image);
     signal.throwIfAborted();
@@ -277,30 +272,6 @@ export class Guests implements GuestService {
     await this.#images.remove(name);
   }
 
-  async #plan(request: GuestLaunchRequest) {
-    if (request.name !== undefined && !NAME_PATTERN.test(request.name)) {
-      throw new EngineError(
-        'invalid-argument',
-        `${JSON.stringify(request.name)} cannot be a guest's name, which is its host name too: letters, digits and hyphens, 63 at most`,
-      );
-    }
-    if (request.name !== undefined && this.#table.isNameTaken(request.name)) {
-      throw new EngineError(
-        'conflict',
-        `there is a guest ${request.name} already; choose another name, or delete it first`,
-      );
-    }
-    if (request.userData !== undefined) assertUserData(request.userData);
-    const vcpus = request.vcpus ?? Math.min(DEFAULT_VCPUS, this.#context.host.cpus);
-    const memoryBytes = request.memoryBytes ?? DEFAULT_MEMORY_BYTES;
-    assertFits({ vcpus, memoryBytes }, this.#context.host);
-    const firmware = request.firmware ?? 'bios';
-    if (firmware === 'uefi') await findUefiFirmware();
-    const isTaken = (name: string): boolean => this.#table.isNameTaken(name.replaceAll('_', '-'));
-    const name = request.name ?? generateName(isTaken).replaceAll('_', '-');
-    return { name, vcpus, memoryBytes, firmware, machineType: await newestMachineType() };
-  }
-
   async #waitUntilReady(id: string, seconds: number, onProgress: LaunchProgress, signal: AbortSignal): Promise<void> {
     const { name } = this.#table.find(id);
     const guest = this.#runner.get(id);
@@ -353,46 +324,10 @@ export class Guests implements GuestService {
   }
 
   #view(record: GuestRecord): GuestView {
-    const paths = this.#host.paths(record.id);
-    return {
-      kind: 'vm',
-      id: record.id,
-      name: record.name,
-      image: record.image,
-      state: record.state,
-      reason: record.reason,
-      createdAtMs: record.createdAtMs,
+    return viewGuest(record, {
       accelerator: this.#context.machine.accelerator,
-      machineType: record.machineType,
-      firmware: record.firmware,
-      vcpus: record.vcpus,
-      memoryBytes: record.memoryBytes,
-      disk: { path: paths.disk, virtualBytes: record.diskBytes },
+      paths: this.#host.paths(record.id),
       isAgentOpen: this.#runner.get(record.id)?.machine.isAgentOpen ?? false,
-      consoleLogPath: paths.consoleLog,
-      autostart: record.autostart ?? false,
-      ...(record.startedAtMs === undefined ? {} : { startedAtMs: record.startedAtMs }),
-      ...(record.process === undefined ? {} : { pid: record.process.pid }),
-      ...(record.cloudInit === undefined ? {} : { cloudInit: record.cloudInit }),
-      ...(record.network === undefined
-        ? {}
-        : {
-            network: {
-              name: record.network.name,
-              ipv4Address: record.network.ipv4Address,
-              macAddress: record.network.macAddress,
-            },
-          }),
-    };
+    });
   }
-}
-
-function sizeOfDisk(request: GuestLaunchRequest, image: StoredGuestImage): number {
-  const asked = request.diskBytes ?? image.virtualBytes;
-  if (asked >= image.virtualBytes) return Math.ceil(asked / 512) * 512;
-  throw new EngineError(
-    'invalid-argument',
-    `a disk of ${asked} bytes is below the ${image.virtualBytes} that ${image.name} needs; ask for more, or leave the size away`,
-    { details: { asked, minimum: image.virtualBytes } },
-  );
 }
