@@ -1,7 +1,9 @@
 import test from 'ava';
-import { writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { connect } from '../../src/client/index.ts';
 import { run, TestDaemon, type Outcome } from '../support/daemon.ts';
 
 /*
@@ -54,6 +56,31 @@ test('debian/local boots, takes its seed, answers, outlives the daemon, shuts do
   t.is((await inGuest('sh', '-c', 'kill -9 $$')).code, 137);
   const address = (await daemon.bulkhead(['vm', 'info', '--format', '{{.network.ipv4Address}}', 'web'])).stdout.trim();
   t.regex((await inGuest('ip', '-brief', 'address')).stdout, new RegExp(` ${address}/`));
+
+  const sent = join(daemon.root, 'sent');
+  const back = join(daemon.root, 'back');
+  const content = randomBytes(1_500_000);
+  await writeFile(sent, content);
+  t.like(await daemon.bulkhead(['vm', 'cp', sent, 'web:/root/']), { code: 0, stderr: '' });
+  t.like(await daemon.bulkhead(['vm', 'cp', 'web:/root/sent', back]), { code: 0, stderr: '' });
+  t.true(content.equals(await readFile(back)));
+  t.regex((await daemon.bulkhead(['vm', 'cp', 'web:/nothing', back])).stderr, /\/nothing.*No such file/);
+
+  // A console that is attached late shows what was said before, and takes input.
+  using client = connect({ host: `unix://${daemon.socketPath}` });
+  const console = await client.guests.attachConsole('web');
+  let said = '';
+  console.on('data', (chunk: Buffer) => (said += chunk.toString('latin1')));
+  const heard = async (pattern: RegExp): Promise<boolean> => {
+    const deadline = Date.now() + MINUTE_MS;
+    while (!pattern.test(said) && Date.now() < deadline) await delay(100);
+    return pattern.test(said);
+  };
+  t.true(await heard(/login: /));
+  said = '';
+  console.write('nobody-here\r');
+  t.true(await heard(/nobody-here[^]*Password: /));
+  console.destroy();
 
   const machineId = (await inGuest('cat', '/etc/machine-id')).stdout;
   await daemon.kill();

@@ -116,6 +116,35 @@ test.serial('a guest outlives its daemon; one that ended meanwhile is told as su
   t.is((await daemon.bulkhead(['vm', 'delete', '-f', 'lives', 'dies'])).code, 0);
 });
 
+test.serial('autostart brings back what ended by itself, and not what somebody stopped', async (t) => {
+  await using daemon = await startWithEmptyImage(t);
+  for (const name of ['crashed', 'halted']) await launch(daemon, name, '--autostart');
+  await launch(daemon, 'plain');
+  t.is((await daemon.bulkhead(['vm', 'stop', '-f', 'halted'])).code, 0);
+  const pids = [(await inspect(daemon, 'crashed')).pid, (await inspect(daemon, 'plain')).pid];
+  await daemon.kill();
+  for (const pid of pids) process.kill(pid ?? -1, 'SIGKILL');
+  await daemon.start();
+  const deadline = Date.now() + 10_000;
+  while ((await inspect(daemon, 'crashed')).state !== 'running' && Date.now() < deadline) await delay(50);
+  t.is((await inspect(daemon, 'crashed')).state, 'running');
+  t.is((await inspect(daemon, 'halted')).state, 'stopped');
+  t.is((await inspect(daemon, 'plain')).state, 'stopped');
+  t.is((await daemon.bulkhead(['vm', 'restart', '-f', 'crashed'])).code, 0);
+  t.not((await inspect(daemon, 'crashed')).pid, pids[0]);
+  await daemon.bulkhead(['vm', 'delete', '-f', 'crashed', 'halted', 'plain']);
+});
+
+test.serial('a machine without an operating system can be given UEFI, and its console is heard', async (t) => {
+  await using daemon = await startWithEmptyImage(t);
+  t.is((await launch(daemon, 'uefi', '--firmware', 'uefi', '-m', '256M')).code, 0);
+  const deadline = Date.now() + 60_000;
+  const log = async (): Promise<string> => (await daemon.bulkhead(['vm', 'console', '--log', 'uefi'])).stdout;
+  while (!(await log()).includes('BdsDxe') && Date.now() < deadline) await delay(500);
+  t.regex(await log(), /BdsDxe/);
+  await daemon.bulkhead(['vm', 'delete', '-f', 'uefi']);
+});
+
 test.serial('a daemon that is killed in the middle of a launch leaves a whole guest or none', async (t) => {
   await using daemon = await startWithEmptyImage(t);
   for (const afterMs of [20, 80, 140, 200, 260, 320, 400, 500]) {
@@ -132,6 +161,34 @@ test.serial('a daemon that is killed in the middle of a launch leaves a whole gu
     await daemon.bulkhead(['vm', 'delete', '-f', 'cut']);
   }
 });
+
+test.serial(
+  'a daemon that is killed while it starts, stops and deletes guests comes back with the truth',
+  async (t) => {
+    await using daemon = await startWithEmptyImage(t);
+    await launch(daemon, 'cut');
+    for (const [action, afterMs] of [
+      ...[10, 60, 120, 200, 300].map((ms) => [['stop', '-f'], ms] as const),
+      ...[10, 60, 120, 200, 300].map((ms) => [['start'], ms] as const),
+      ...[10, 60, 120, 200, 300].map((ms) => [['restart', '-f'], ms] as const),
+      ...[10, 60, 120, 200, 300].map((ms) => [['delete', '-f'], ms] as const),
+    ]) {
+      const when = `${action.join(' ')} after ${afterMs} ms`;
+      const acting = daemon.bulkhead(['vm', ...action, 'cut']);
+      await delay(afterMs);
+      await daemon.kill();
+      await acting;
+      await daemon.start();
+      const { stdout } = await daemon.bulkhead(['vm', 'list', '-q']);
+      const guest = stdout === '' ? undefined : await inspect(daemon, 'cut');
+      t.true([undefined, 'running', 'stopped'].includes(guest?.state), `${when}: ${guest?.state}`);
+      t.is(guest?.state === 'running', guest?.pid !== undefined, when);
+      t.is(await daemon.leaks(), '0 leaks\n', when);
+      if (guest === undefined) await launch(daemon, 'cut');
+    }
+    await daemon.bulkhead(['vm', 'delete', '-f', 'cut']);
+  },
+);
 
 test.serial('what cannot be is refused with the reason, before anything is made', async (t) => {
   await using daemon = await startWithEmptyImage(t);
