@@ -17,7 +17,7 @@ VM := build/vm
 RUST_SOURCES := $(shell find native -path native/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
 TYPESCRIPT_SOURCES := $(shell find src -name '*.ts')
 
-.PHONY: help setup packages npm native images demo test check fix e2e bench kernel install clean
+.PHONY: help setup packages npm native images demo test check fix e2e bench soak kernel install clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -102,6 +102,10 @@ fix: npm ## format everything
 bench: setup ## start times beside dockerd and runc of Debian, in one run
 	@scripts/install-packages bench
 	@node scripts/bench.ts
+
+soak: setup ## many starts in a row, many machines at once: what must not grow (STARTS=1000 MACHINES=50)
+	@scripts/install-packages bench
+	@node scripts/soak.ts
 
 install: setup ## program, library and systemd unit below PREFIX
 	@scripts/install-program "$(DESTDIR)$(PREFIX)" "$(PREFIX)"
