@@ -3,7 +3,7 @@ import { RUN_FLAGS } from '../container/container-flags.ts';
 import { createContainer } from '../container/create-container.ts';
 import { proxySignals } from '../container/signal-proxy.ts';
 import { checkTerminal, followTerminalSize, startStreamSession, terminalSize } from '../container/stream-session.ts';
-import { printTiming } from '../container/timing.ts';
+import { ClientMoments, printTiming } from '../container/timing.ts';
 import { buildCreateRequest } from '../container/create-request.ts';
 import { defineCommand, printLine, type CommandContext } from '../command.ts';
 import { describeError, ExitRequest, EXIT_RUN_FAILED, startFailureExitCode } from '../exit-code.ts';
@@ -29,6 +29,7 @@ export const runCommand = defineCommand({
 });
 
 async function runContainer(context: CommandContext, flags: RunFlags, words: readonly string[]): Promise<number> {
+  const moments = new ClientMoments();
   const [image = '', ...command] = words;
   const detached = flags.detach ?? false;
   const tty = flags.tty ?? false;
@@ -51,6 +52,7 @@ async function runContainer(context: CommandContext, flags: RunFlags, words: rea
     cidFile: flags.cidfile,
   });
   const id = created.Id;
+  moments.mark('created');
   const forgetCidFile = (): void => {
     if (flags.cidfile !== undefined) rmSync(flags.cidfile, { force: true });
   };
@@ -60,7 +62,8 @@ async function runContainer(context: CommandContext, flags: RunFlags, words: rea
       throw error;
     });
     printLine(context.stdout, id);
-    if (flags.timing === true) await printTiming(context, id);
+    moments.mark('start-answered');
+    if (flags.timing === true) await printTiming(context, id, moments);
     return 0;
   }
   using stack = new DisposableStack();
@@ -73,6 +76,7 @@ async function runContainer(context: CommandContext, flags: RunFlags, words: rea
   const detachKeys = flags['detach-keys'];
   const connection = await client.containers.attach(id, { ...streams, detachKeys });
   const session = stack.use(startStreamSession(context, connection, { ...streams, tty, detachKeys }));
+  moments.mark('attached');
   const exit = await client.containers.wait(id, { condition: daemonRemoves ? 'removed' : 'next-exit' });
   try {
     await client.containers.start(id);
@@ -83,12 +87,15 @@ async function runContainer(context: CommandContext, flags: RunFlags, words: rea
     if (removesLater) await client.containers.remove(id, { force: true, volumes: true });
     throw error;
   }
+  moments.mark('start-answered');
   if (tty) stack.use(followTerminalSize(context, client, id));
   const ending = await session.ended;
+  moments.mark('output-ended');
   if (ending === 'detached') return 0;
   const answer = await exit.result;
+  moments.mark('exit-known');
   stack.dispose();
-  if (flags.timing === true) await printTiming(context, id);
+  if (flags.timing === true) await printTiming(context, id, moments);
   if (removesLater) await client.containers.remove(id, { force: true, volumes: true });
   if (answer.Error?.Message) printLine(context.stderr, `bulkhead: ${answer.Error.Message}`);
   return answer.Error?.Message && answer.StatusCode === 0 ? EXIT_RUN_FAILED : answer.StatusCode;

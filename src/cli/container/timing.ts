@@ -7,11 +7,37 @@ const ATTEMPT_MS = 20;
 
 type Phases = NonNullable<WallAnswer['phases']>;
 
+/** What a run looks like from here. Told beside the daemon's phases only where both are of one clock: on one host. */
+export class ClientMoments {
+  readonly #list: { name: string; monotonicNs: number }[] = [];
+
+  constructor() {
+    // The first moment is the start of this program, which is before its first line.
+    this.#list.push({ name: 'client-started', monotonicNs: now() - performance.now() * 1e6 });
+  }
+
+  mark(name: string): void {
+    this.#list.push({ name: `client-${name}`, monotonicNs: now() });
+  }
+
+  list(): Phases {
+    return this.#list;
+  }
+}
+
+/** CLOCK_MONOTONIC, as the daemon's phases are told in (node: process.hrtime). */
+function now(): number {
+  return Number(process.hrtime.bigint());
+}
+
 /** Prints the phases of a container's last start to stderr, because stdout is the program's. */
-export async function printTiming(context: CommandContext, container: string): Promise<void> {
+export async function printTiming(context: CommandContext, container: string, moments: ClientMoments): Promise<void> {
   const phases = await readPhases(context, container);
   if (phases.length === 0) printLine(context.stderr, 'timing: the daemon told no phases for this container');
-  for (const line of formatPhases(phases)) printLine(context.stderr, line);
+  const isSameHost = context.client().host.startsWith('unix://');
+  const all = isSameHost ? [...phases, ...moments.list()] : phases;
+  const ordered = all.toSorted((first, second) => Number(first.monotonicNs) - Number(second.monotonicNs));
+  for (const line of formatPhases(ordered)) printLine(context.stderr, line);
 }
 
 /** A container that ended is told of before its sandbox is cleared away; the account of its life is complete only then. */

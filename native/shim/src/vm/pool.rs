@@ -129,12 +129,12 @@ impl VmWall {
     }
 }
 
-/// Resolves when the process has had this much time, that which its threads spent waiting for a CPU not counted: it runs with the least
-/// priority, and on a busy host that is no fault of its own.
+/// Resolves when the process has had this much time, that which its threads and ours spent waiting for a CPU not counted: they run with a
+/// low priority, and on a busy host that is no fault of their own. One that hangs waits for no CPU.
 async fn used_up(pid: u32, deadline: Duration) {
     let begin = Instant::now();
     loop {
-        let used = begin.elapsed().saturating_sub(longest_wait(pid));
+        let used = begin.elapsed().saturating_sub(waited(pid) + waited(std::process::id()));
         if used >= deadline || begin.elapsed() >= PATIENCE {
             return;
         }
@@ -142,15 +142,15 @@ async fn used_up(pid: u32, deadline: Duration) {
     }
 }
 
-/// How long the thread that waited longest has been ready to run and did not (Linux, Documentation/scheduler/sched-stats.rst). Zero where
-/// the kernel does not count it.
-fn longest_wait(pid: u32) -> Duration {
+/// How long the threads of a process have been ready to run and did not, in all (Linux, Documentation/scheduler/sched-stats.rst): they work by turns.
+/// Zero where the kernel does not count it.
+fn waited(pid: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let waits = threads.filter_map(|thread| {
         let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split_whitespace().nth(1)?.parse().ok()
+        text.split_whitespace().nth(1)?.parse::<u64>().ok()
     });
-    Duration::from_nanos(waits.max().unwrap_or(0))
+    Duration::from_nanos(waits.sum())
 }
 
 /// What the warm-up's interface is set to; the tap leads nowhere by then.
