@@ -104,7 +104,7 @@ export class Guests implements GuestService {
       autostart: request.autostart ?? false,
       ...(request.network === 'none' ? {} : { network: this.#host.reserveNetwork(id) }),
     };
-    return await this.#locks.run(id, async () => {
+    await this.#locks.run(id, async () => {
       try {
         this.#table.insert(record);
         onProgress('disk', `disk of ${Math.round(diskBytes / 1024 ** 2)} MiB on ${image.name}`);
@@ -118,16 +118,16 @@ export class Guests implements GuestService {
         await this.#undo(record);
         throw toEngineError(error);
       }
-      if (request.wait === false) return this.inspect(id);
-      try {
-        await this.#waitUntilReady(id, request.timeoutSeconds ?? DEFAULT_READY_SECONDS, onProgress, signal);
-      } catch (error) {
-        // The user went away before it was usable: nothing half-made stays. Whoever still looks keeps it, to see what is wrong.
-        if (signal.aborted) await this.#undo(record);
-        throw error;
-      }
-      return this.inspect(id);
     });
+    if (request.wait === false) return this.inspect(id);
+    try {
+      await this.#waitUntilReady(id, request.timeoutSeconds ?? DEFAULT_READY_SECONDS, onProgress, signal);
+    } catch (error) {
+      // The user went away before it was usable: nothing half-made stays. Whoever still looks keeps it, to see what is wrong.
+      if (signal.aborted) await this.#locks.run(id, () => this.#undo(record));
+      throw error;
+    }
+    return this.inspect(id);
   }
 
   list(): GuestView[] {
@@ -141,13 +141,6 @@ export class Guests implements GuestService {
   async start(nameOrId: string): Promise<GuestView> {
     const { id } = this.#table.find(nameOrId);
     return await this.#locks.run(id, async () => {
-      await this.#runner
-        .get(id)
-        ?.machine.ended.catch(() => undefined)
-        .then(
-          () => undefined,
-          () => undefined,
-        );
       const record = this.#table.find(id);
       if (record.state !== 'stopped')
         throw new EngineError('wrong-state', `guest ${record.name} is ${record.state} already`);
@@ -158,18 +151,22 @@ export class Guests implements GuestService {
 
   async stop(nameOrId: string, options: { force: boolean; timeoutSeconds: number | undefined }): Promise<GuestView> {
     const { id } = this.#table.find(nameOrId);
+    if (options.force) {
+      // Not in turn: whoever waits for a guest to shut down must not keep it from being killed.
+      const { name, state } = this.#table.find(id);
+      if (state === 'stopped') throw new EngineError('wrong-state', `guest ${name} is stopped already`);
+      await this.#runner.kill(id);
+      return this.inspect(id);
+    }
     return await this.#locks.run(id, async () => {
       const guest = this.#running(id, 'stopped');
-      if (options.force) await guest.machine.kill();
-      else {
-        const seconds = options.timeoutSeconds ?? DEFAULT_STOP_SECONDS;
-        if (!(await guest.machine.powerDown(seconds * 1000))) {
-          const { name } = this.#table.find(id);
-          throw new EngineError(
-            'timed-out',
-            `guest ${name} has not shut down within ${seconds} s and runs on; look at it with: bulkhead vm console ${name}, or end it with: bulkhead vm stop --force ${name}`,
-          );
-        }
+      const seconds = options.timeoutSeconds ?? DEFAULT_STOP_SECONDS;
+      if (!(await guest.machine.powerDown(seconds * 1000))) {
+        const { name } = this.#table.find(id);
+        throw new EngineError(
+          'timed-out',
+          `guest ${name} has not shut down within ${seconds} s and runs on; look at it with: bulkhead vm console ${name}, or end it with: bulkhead vm stop --force ${name}`,
+        );
       }
       await guest.settled;
       return this.inspect(id);

@@ -46,6 +46,9 @@ test.serial('a guest is launched, listed, found, started again and deleted, and 
   t.is(state, 'running');
   t.notThrows(() => process.kill(pid ?? -1, 0));
   t.regex((await daemon.bulkhead(['vm', 'list'])).stdout, /^web +running +test\/empty .*\(emulated\)$/m);
+  const twice = await daemon.bulkhead(['vm', 'start', 'web']);
+  t.is(twice.code, 4);
+  t.regex(twice.stderr, /guest web is running already/);
   t.is((await daemon.bulkhead(['vm', 'stop', '--force', 'web'])).code, 0);
   t.like(await inspect(daemon, 'web'), { state: 'stopped', reason: 'killed' });
   t.is((await daemon.bulkhead(['vm', 'start', 'web'])).code, 0);
@@ -84,6 +87,22 @@ test.serial('a guest that is not ready in time is kept, and the launch fails wit
   t.regex(stderr, /guest slow runs, but was not ready within 2 s/);
   t.is((await inspect(daemon, 'slow')).state, 'running');
   t.is((await daemon.bulkhead(['vm', 'delete', '-f', 'slow'])).code, 0);
+});
+
+test.serial('a guest can be killed while somebody waits for it to shut down or to get ready', async (t) => {
+  await using daemon = await startWithEmptyImage(t);
+  await launch(daemon, 'deaf');
+  const stopping = daemon.bulkhead(['vm', 'stop', '--timeout', '60', 'deaf']);
+  await delay(1000);
+  t.is((await daemon.bulkhead(['vm', 'stop', '--force', 'deaf'])).code, 0);
+  t.is((await stopping).code, 0);
+  const launching = daemon.bulkhead(['vm', 'launch', '-m', '128M', 'test/empty', 'waiting']);
+  const deadline = Date.now() + 10_000;
+  while ((await daemon.bulkhead(['vm', 'list', '-q'])).stdout !== 'deaf\nwaiting\n' && Date.now() < deadline)
+    await delay(50);
+  t.is((await daemon.bulkhead(['vm', 'delete', '--force', 'waiting'])).code, 0);
+  t.regex((await launching).stderr, /guest waiting ended while it booted/);
+  await daemon.bulkhead(['vm', 'delete', '-f', 'deaf']);
 });
 
 test.serial('Ctrl-C in a launch leaves no guest, no machine and no file', async (t) => {
