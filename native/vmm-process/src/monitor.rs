@@ -1,5 +1,6 @@
 //! The monitor: one JSON value a line, `{"id":1,"do":"query",…}` → `{"id":1,"return":…}` or `{"id":1,"error":"…"}`. Descriptors that a
-//! request needs come with its line (SCM_RIGHTS). A machine that ends is told as `{"event":"ended","reason":"…"}`.
+//! request needs come with its line (SCM_RIGHTS). Events are lines too: a machine that ends is told as
+//! `{"event":"ended","reason":"…"}`, a console port that the guest opens or closes as `{"event":"ports","ports":[…]}`.
 //!
 //! | `do` | with | effect |
 //! |---|---|---|
@@ -125,6 +126,14 @@ impl Monitor {
         self.send(&answer)
     }
 
+    /// Tells that the guest opened or closed a console port.
+    pub fn tell_ports(&self, machine: &Machine) {
+        let console = machine.describe_devices().into_iter().find(|device| device["name"] == "console");
+        if let Some(console) = console {
+            self.send(&json!({ "event": "ports", "ports": console["own"]["ports"] }));
+        }
+    }
+
     /// Tells that the machine has ended.
     pub fn tell_end(&self, reason: &str, detail: Option<&str>) {
         self.send(&json!({ "event": "ended", "reason": reason, "detail": detail }));
@@ -191,17 +200,11 @@ fn execute(verb: Verb, descriptors: &mut VecDeque<OwnedFd>, machine: &mut Machin
 }
 
 fn query(machine: &Machine) -> Value {
-    let broken: Vec<Value> = machine
-        .broken_devices()
-        .into_iter()
-        .map(|(device, reason)| json!({ "device": device, "reason": reason }))
-        .collect();
     json!({
         "state": if machine.is_running() { "running" } else { "paused" },
         "vcpus": machine.vcpu_count(),
         "memoryBytes": machine.memory_bytes(),
-        "devices": machine.device_names(),
-        "brokenDevices": broken,
+        "devices": machine.describe_devices(),
     })
 }
 

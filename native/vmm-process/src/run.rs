@@ -113,7 +113,7 @@ fn open_kvm(fd: Option<RawFd>) -> Result<Kvm, Failure> {
 fn wait_for(monitor: &Monitor, machine: &Machine) -> Result<Epoll, Failure> {
     let failed = |cause: std::io::Error| Failure { status: status::SYSTEM, message: format!("epoll: {cause}") };
     let epoll = Epoll::new().map_err(failed)?;
-    for fd in [monitor.fd(), machine.ending_event().as_raw_fd()] {
+    for fd in [monitor.fd(), machine.ending_event().as_raw_fd(), machine.port_event().as_raw_fd()] {
         epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, fd as u64)).map_err(failed)?;
     }
     Ok(epoll)
@@ -123,13 +123,18 @@ fn supervise(mut machine: Machine, mut monitor: Monitor, epoll: &Epoll, start: b
     if start {
         machine.resume();
     }
-    let mut events = [EpollEvent::default(); 2];
+    let mut events = [EpollEvent::default(); 3];
     loop {
         if let Some(ending) = machine.ending() {
             return end(machine, &monitor, &ending);
         }
         let count = epoll.wait(-1, &mut events).unwrap_or(0);
-        if events[..count].iter().any(|event| event.data() == monitor.fd() as u64) {
+        let ready = |fd: RawFd| events[..count].iter().any(|event| event.data() == fd as u64);
+        if ready(machine.port_event().as_raw_fd()) {
+            let _ = machine.port_event().read();
+            monitor.tell_ports(&machine);
+        }
+        if ready(monitor.fd()) {
             match monitor.serve(&mut machine) {
                 Wish::None => {}
                 Wish::Stop => return end(machine, &monitor, &Ending::Stopped),

@@ -62,15 +62,11 @@ async fn a_container_reads_its_layers_writes_its_disk_and_reaches_the_host() {
 
     let (code, text) = guest.run_container("c1", &image, &["/bin/sh", "-c", script], Some(network())).await;
 
-    let expected = Command::new("md5sum").arg(directory.0.join("data/pattern")).output().unwrap().stdout;
-    let digest = String::from_utf8(expected).unwrap().split(' ').next().unwrap().to_owned();
+    let digest = image.pattern_digest();
     assert_eq!(text, format!("{digest}  -\n{digest}  -\n1\nreached\n"));
     assert_eq!(code, 7);
     let overhead = process.overhead_bytes();
     eprintln!("memory beside the guest's: {} KiB resident", overhead >> 10);
-    let answer = process.ask(json!({ "do": "query" }));
-    assert_eq!(answer["return"]["brokenDevices"], json!([]), "{answer}");
-    process.ask(json!({ "do": "stop" }));
-    assert_eq!(process.line()["reason"], "stopped");
-    assert_eq!(process.wait(Duration::from_secs(20)).code(), Some(0));
+    process.assert_no_device_broken();
+    process.stop();
 }

@@ -76,6 +76,7 @@ pub struct Machine {
     disks: IoThread,
     streams: IoThread,
     ending: EndingReport,
+    port_event: Arc<EventFd>,
     running: bool,
 }
 
@@ -126,12 +127,12 @@ fn limit(limits: (u64, u64)) -> Result<RateLimit> {
 type Made = (String, Box<dyn VirtioDevice>, ThreadKind);
 
 /// The devices in the order of their slots: console, disks, network card, entropy.
-fn make_devices(config: &mut MachineConfig) -> Result<Vec<Made>> {
+fn make_devices(config: &mut MachineConfig, port_event: &Arc<EventFd>) -> Result<Vec<Made>> {
     let refuse = |name: &str| {
         let name = name.to_owned();
         move |reason: String| Error::device(name, reason)
     };
-    let console = Console::new(std::mem::take(&mut config.ports)).map_err(refuse("console"))?;
+    let console = Console::new(std::mem::take(&mut config.ports), Arc::clone(port_event)).map_err(refuse("console"))?;
     let mut made: Vec<Made> = vec![("console".into(), Box::new(console), ThreadKind::Stream)];
     for disk in config.disks.drain(..) {
         let device = Block::new(disk.backend, &disk.serial, limit(disk.limits)?).map_err(refuse(&disk.serial))?;
@@ -187,7 +188,9 @@ impl Machine {
             config.mapping,
         )?);
         register_memory(&vm, &ram)?;
-        let made = make_devices(&mut config)?;
+        let port_event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(|cause| Error::system("eventfd", cause))?;
+        let port_event = Arc::new(port_event);
+        let made = make_devices(&mut config, &port_event)?;
         let devices = place_devices(&vm, &ram, made)?;
         let transports: Vec<Arc<Transport>> = devices.iter().map(|placed| Arc::clone(&placed.transport)).collect();
         let line = interrupt(&vm, layout::SERIAL_GSI)?;
@@ -214,7 +217,7 @@ impl Machine {
             }
             (Beginning::Restore(_), None) => return Err(Error::State("it was not read".into())),
         }
-        Self::start_threads(vm, &config, bus, devices, vcpus, start)
+        Self::start_threads(vm, &config, bus, devices, vcpus, port_event, start)
     }
 
     fn start_threads(
@@ -223,6 +226,7 @@ impl Machine {
         bus: Arc<Bus>,
         devices: Vec<Placed>,
         vcpus: Vec<VcpuFd>,
+        port_event: Arc<EventFd>,
         start: &ThreadStart,
     ) -> Result<Self> {
         let ending = EndingReport::new()?;
@@ -235,7 +239,7 @@ impl Machine {
             .zip(vcpus)
             .map(|(index, vcpu)| VcpuThread::start(index, vcpu, Arc::clone(&bus), ending.clone(), start))
             .collect::<Result<_>>()?;
-        Ok(Self { vm, memory_bytes: config.memory_bytes, bus, devices, vcpus, disks, streams, ending, running: false })
+        Ok(Self { vm, memory_bytes: config.memory_bytes, bus, devices, vcpus, disks, streams, ending, port_event, running: false })
     }
 
     /// Whether it runs.
@@ -296,17 +300,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Devices that stopped because their driver made no sense: name and reason.
-    pub fn broken_devices(&self) -> Vec<(String, String)> {
-        self.devices
-            .iter()
-            .filter_map(|placed| Some((placed.transport.name.clone(), placed.transport.broken()?)))
-            .collect()
+    /// Its devices in the order of their slots: name, what each says of itself, and why it stopped if it did.
+    pub fn describe_devices(&self) -> Vec<serde_json::Value> {
+        self.devices.iter().map(|placed| placed.transport.describe()).collect()
     }
 
-    /// Names of the devices, in the order of their slots.
-    pub fn device_names(&self) -> Vec<String> {
-        self.devices.iter().map(|placed| placed.transport.name.clone()).collect()
+    /// Becomes readable when the guest opens or closes a console port.
+    pub fn port_event(&self) -> &EventFd {
+        &self.port_event
     }
 
     /// Becomes readable when the machine ends.

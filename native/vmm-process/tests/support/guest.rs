@@ -74,6 +74,13 @@ impl Image {
         Self { layers: vec![erofs(directory, "base"), erofs(directory, "data")], scratch }
     }
 
+    /// MD5 of the file in the upper layer.
+    pub fn pattern_digest(&self) -> String {
+        let path = Path::new(&self.scratch).parent().unwrap().join("data/pattern");
+        let output = Command::new("md5sum").arg(path).output().unwrap().stdout;
+        String::from_utf8(output).unwrap().split(' ').next().unwrap().to_owned()
+    }
+
     /// Both disks of the image's container.
     pub fn disks(&self, mut plan: Plan) -> Plan {
         let mut extents = Vec::new();
@@ -126,6 +133,31 @@ impl Guest {
         body
     }
 
+    pub async fn create_container(&self, id: &str, image: &Image, command: &[&str], network: Option<Network>) {
+        let create = serde_json::to_value(create(image, command, network)).unwrap();
+        self.call(Method::POST, &format!("/v1/containers/{id}"), create).await;
+    }
+
+    pub async fn start(&self, id: &str) {
+        self.call(Method::POST, &format!("/v1/containers/{id}/processes/init/start"), Value::Null).await;
+    }
+
+    /// Runs a further process in a container; its output.
+    pub async fn exec(&self, container: &str, name: &str, script: &str) -> String {
+        let path = format!("/v1/containers/{container}/processes/{name}");
+        let capabilities = json!({ "bounding": [], "effective": [], "permitted": [], "inheritable": [] });
+        let process = json!({
+            "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": ["/bin/sh", "-c", script], "env": ["PATH=/bin"], "cwd": "/",
+            "capabilities": capabilities,
+        });
+        self.call(Method::POST, &path, json!({ "process": process })).await;
+        let output = format!("{path}/output?from=0");
+        let start = format!("{path}/start");
+        let (output, _) =
+            tokio::join!(self.call(Method::GET, &output, Value::Null), self.call(Method::POST, &start, Value::Null));
+        payload(&output)
+    }
+
     /// Runs a container to its end: exit code and output.
     pub async fn run_container(
         &self,
@@ -134,18 +166,10 @@ impl Guest {
         command: &[&str],
         network: Option<Network>,
     ) -> (i32, String) {
-        let create = serde_json::to_value(create(image, command, network)).unwrap();
-        self.call(Method::POST, &format!("/v1/containers/{id}"), create).await;
+        self.create_container(id, image, command, network).await;
         let process = format!("/v1/containers/{id}/processes/init");
-        let (output, ()) = tokio::join!(
-            async {
-                let path = format!("{process}/output?from=0");
-                self.call(Method::GET, &path, Value::Null).await
-            },
-            async {
-                self.call(Method::POST, &format!("{process}/start"), Value::Null).await;
-            }
-        );
+        let path = format!("{process}/output?from=0");
+        let (output, ()) = tokio::join!(self.call(Method::GET, &path, Value::Null), self.start(id));
         let exit = self.call(Method::GET, &format!("{process}/wait"), Value::Null).await;
         let exit: Exit = serde_json::from_slice(&exit).unwrap();
         (exit.exit_code as i32, payload(&output))

@@ -11,10 +11,14 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The agent's console port.
 pub const AGENT: &str = bulkhead_protocol::AGENT_PORT;
+
+/// Kernel command line of every machine here.
+pub const COMMAND_LINE: &str = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 random.trust_cpu=on cryptomgr.notests no_timer_check pci=off i8042.noaux i8042.nokbd";
 
 /// Where `make` leaves kernels and images.
 pub fn images() -> PathBuf {
@@ -69,6 +73,8 @@ pub fn inherit(fd: &impl AsRawFd) -> RawFd {
     fd.as_raw_fd()
 }
 
+static NEXT_USER: AtomicU32 = AtomicU32::new(0);
+
 /// What a machine is started with; the files stay open until then.
 pub struct Plan {
     pub machine: Value,
@@ -113,8 +119,7 @@ impl Plan {
         let (kernel, initramfs) = (self.open(kernel, false), self.open(initramfs, false));
         self.machine["kernel"] = json!({ "fd": kernel });
         self.machine["initramfs"] = json!({ "fd": initramfs });
-        let line = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 random.trust_cpu=on cryptomgr.notests no_timer_check pci=off i8042.noaux i8042.nokbd";
-        self.machine["commandLine"] = json!(format!("{line} {arguments}"));
+        self.machine["commandLine"] = json!(format!("{COMMAND_LINE} {arguments}"));
         self
     }
 
@@ -131,13 +136,14 @@ pub struct Process {
     pub monitor: BufReader<UnixStream>,
     pub agent: UnixStream,
     serial: File,
+    stderr: File,
     next_id: u64,
 }
 
 impl Process {
     /// Starts the process. Serial port, agent port and monitor are added to the plan.
     pub fn start(mut plan: Plan) -> Self {
-        let serial = memory_file(0);
+        let (serial, stderr) = (memory_file(0), memory_file(0));
         let (agent, agent_end) = UnixStream::pair().unwrap();
         let (monitor, monitor_end) = UnixStream::pair().unwrap();
         let for_process = plan.keep(serial.try_clone().unwrap());
@@ -148,26 +154,34 @@ impl Process {
         let mut config =
             json!({ "machine": plan.machine.clone(), "monitor": { "fd": monitor_fd }, "start": plan.start });
         if plan.jail {
-            config["jail"] = json!({ "uid": 64_321, "gid": 64_321 });
+            // No two machines have the same user: the limit of threads is the user's.
+            let uid = 64_000 + NEXT_USER.fetch_add(1, Ordering::Relaxed);
+            config["jail"] = json!({ "uid": uid, "gid": uid });
         }
         let mut text = memory_file(0);
         text.write_all(config.to_string().as_bytes()).unwrap();
         text.seek(SeekFrom::Start(0)).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_bulkhead-vmm")).arg(inherit(&text).to_string()).spawn().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_bulkhead-vmm"))
+            .arg(inherit(&text).to_string())
+            .stderr(stderr.try_clone().unwrap())
+            .spawn()
+            .unwrap();
         monitor.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        Self { child, monitor: BufReader::new(monitor), agent, serial, next_id: 1 }
+        Self { child, monitor: BufReader::new(monitor), agent, serial, stderr, next_id: 1 }
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What the serial port said.
+    /// What the process itself said.
+    pub fn stderr(&self) -> String {
+        content(&self.stderr)
+    }
+
+    /// What the serial port said, and the process.
     pub fn serial(&self) -> String {
-        let mut bytes = Vec::new();
-        let mut file = &self.serial;
-        file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).unwrap();
-        String::from_utf8_lossy(&bytes).into_owned()
+        format!("{}--- stderr\n{}", content(&self.serial), self.stderr())
     }
 
     /// Asks the monitor, and takes its answer.
@@ -175,9 +189,48 @@ impl Process {
         request["id"] = json!(self.next_id);
         self.next_id += 1;
         self.monitor.get_mut().write_all(format!("{request}\n").as_bytes()).unwrap();
-        let answer = self.line();
-        assert_eq!(answer["id"], request["id"], "{answer}");
+        self.answer()
+    }
+
+    /// The next answer; events before it are passed over.
+    fn answer(&mut self) -> Value {
+        let id = json!(self.next_id - 1);
+        let answer = self.until(|line| !line["id"].is_null() || !line["error"].is_null());
+        assert_eq!(answer["id"], id, "{answer}");
         answer
+    }
+
+    /// The next line like this.
+    pub fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let line = self.line();
+            if wanted(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits until the guest has the agent's port open.
+    pub fn wait_for_agent_port(&mut self) {
+        self.until(|line| {
+            let ports = line["ports"].as_array().into_iter().flatten();
+            ports.into_iter().any(|port| port["name"] == AGENT && port["guestOpen"] == true)
+        });
+    }
+
+    /// Every device still works.
+    pub fn assert_no_device_broken(&mut self) {
+        let answer = self.ask(json!({ "do": "query" }));
+        let devices = answer["return"]["devices"].as_array().unwrap();
+        assert!(devices.iter().all(|device| device["broken"].is_null()), "{answer}");
+    }
+
+    /// Ends the machine by its monitor.
+    pub fn stop(&mut self) {
+        self.ask(json!({ "do": "stop" }));
+        let end = self.until(|line| line["event"] == "ended");
+        assert_eq!(end["reason"], "stopped");
+        assert_eq!(self.wait(Duration::from_secs(20)).code(), Some(0));
     }
 
     /// Asks with a descriptor.
@@ -185,7 +238,7 @@ impl Process {
         request["id"] = json!(self.next_id);
         self.next_id += 1;
         send_with(self.monitor.get_ref(), format!("{request}\n").as_bytes(), fds);
-        self.line()
+        self.answer()
     }
 
     /// The monitor's next line.
@@ -200,11 +253,15 @@ impl Process {
         let preamble = *b"BULKHEAD12345678";
         self.agent.set_read_timeout(Some(deadline)).unwrap();
         self.agent.write_all(&preamble).unwrap();
-        let mut answer = [0; 16];
-        if let Err(error) = self.agent.read_exact(&mut answer) {
-            panic!("no agent after {deadline:?}: {error}\n--- serial\n{}", self.serial());
+        // What comes before the answer is left over from a session that broke off.
+        let mut seen = Vec::new();
+        let mut piece = [0; 4096];
+        while !seen.ends_with(&preamble) {
+            match self.agent.read(&mut piece) {
+                Ok(count) if count > 0 && seen.len() < 1 << 20 => seen.extend_from_slice(&piece[..count]),
+                other => panic!("no agent after {deadline:?}: {other:?}\n--- serial\n{}", self.serial()),
+            }
         }
-        assert_eq!(answer, preamble);
         self.agent.set_read_timeout(None).unwrap();
     }
 
@@ -244,6 +301,12 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn content(file: &File) -> String {
+    let (mut file, mut bytes) = (file, Vec::new());
+    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Sends bytes with descriptors.

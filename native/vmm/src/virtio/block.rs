@@ -278,6 +278,14 @@ impl VirtioDevice for Block {
         Ok(Changed { configuration: true, sources: false })
     }
 
+    fn describe(&self) -> serde_json::Value {
+        serde_json::json!({
+            "bytes": self.backend.bytes(),
+            "readOnly": self.read_only,
+            "counters": self.counters,
+        })
+    }
+
     fn save(&self) -> serde_json::Value {
         serde_json::json!({ "bytes": self.backend.bytes(), "readOnly": self.read_only })
     }

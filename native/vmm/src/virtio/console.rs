@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use virtio_queue::{QueueOwnedT, QueueT};
+use vmm_sys_util::eventfd::EventFd;
 
 const FEATURE_MULTIPORT: u64 = 1 << 1;
 const QUEUE_SIZE: u16 = 128;
@@ -92,6 +94,8 @@ struct Saved {
 pub struct Console {
     ports: Vec<Port>,
     queue_sizes: Vec<u16>,
+    /// Written when the guest opens or closes a port.
+    changes: Arc<EventFd>,
     messages: VecDeque<Vec<u8>>,
 }
 
@@ -106,8 +110,8 @@ fn receive_queue(index: usize) -> usize {
 }
 
 impl Console {
-    /// A console with these ports: name, and the host's end if it is there.
-    pub fn new(ports: Vec<(String, Option<OwnedFd>)>) -> Result<Self, String> {
+    /// A console with these ports: name, and the host's end if it is there. `changes` is written when the guest opens or closes one.
+    pub fn new(ports: Vec<(String, Option<OwnedFd>)>, changes: Arc<EventFd>) -> Result<Self, String> {
         if ports.len() >= PORTS_MAX {
             return Err(format!("{} ports; {} is the most", ports.len(), PORTS_MAX - 1));
         }
@@ -124,7 +128,7 @@ impl Console {
                 Ok(Port { name, stream, state: PortState::default() })
             })
             .collect::<Result<_, String>>()?;
-        Ok(Self { ports, queue_sizes, messages: VecDeque::new() })
+        Ok(Self { ports, queue_sizes, changes, messages: VecDeque::new() })
     }
 
     fn say(&mut self, id: u32, event: u16, value: u16) {
@@ -160,7 +164,10 @@ impl Console {
                     self.say(message.id, event::PORT_OPEN, 1);
                 }
             }
-            event::PORT_OPEN => port.state.guest_open = message.value == 1,
+            event::PORT_OPEN => {
+                port.state.guest_open = message.value == 1;
+                let _ = self.changes.write(1);
+            }
             _ => {}
         }
     }
@@ -417,6 +424,14 @@ impl VirtioDevice for Console {
             self.say(port_id(index), event::PORT_OPEN, 1);
         }
         Ok(Changed { configuration: false, sources: true })
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        let ports = self.ports.iter().map(|port| {
+            let state = port.state;
+            serde_json::json!({ "name": port.name, "guestOpen": state.guest_open, "hostOpen": port.stream.is_some() })
+        });
+        serde_json::json!({ "ports": ports.collect::<Vec<_>>() })
     }
 
     fn save(&self) -> serde_json::Value {

@@ -228,6 +228,10 @@ pub trait VirtioDevice: Send {
     fn control(&mut self, _control: Control) -> Result<Changed, String> {
         Err("this device has nothing to change".into())
     }
+    /// What there is to tell of it, for a monitor.
+    fn describe(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
     /// Its own state.
     fn save(&self) -> serde_json::Value {
         serde_json::Value::Null

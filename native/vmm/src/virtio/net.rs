@@ -273,6 +273,10 @@ impl VirtioDevice for Net {
         vec![self.tap.as_raw_fd(), self.limit.source()]
     }
 
+    fn describe(&self) -> serde_json::Value {
+        serde_json::json!({ "droppedFrames": self.dropped })
+    }
+
     fn control(&mut self, control: Control) -> Result<Changed, String> {
         let Control::Limit { bytes, operations } = control else {
             return Err("a network card has limits to change, nothing else".into());

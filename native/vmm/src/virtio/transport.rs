@@ -106,9 +106,15 @@ impl Transport {
         self.inner().device.sources()
     }
 
-    /// Why the device stopped, if it did.
-    pub fn broken(&self) -> Option<String> {
-        self.inner().broken.clone()
+    /// What there is to tell of the device: its name, why it stopped if it did, and what it says itself.
+    pub fn describe(&self) -> serde_json::Value {
+        let inner = self.inner();
+        serde_json::json!({
+            "name": self.name,
+            "active": inner.active,
+            "broken": inner.broken,
+            "own": inner.device.describe(),
+        })
     }
 
     /// Does work of the device, if its driver runs.
