@@ -17,7 +17,7 @@ VM := build/vm
 RUST_SOURCES := $(shell find native -path native/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
 TYPESCRIPT_SOURCES := $(shell find src -name '*.ts')
 
-.PHONY: help setup packages npm native images demo test check fix e2e bench soak kernel install clean
+.PHONY: help setup packages npm native images demo test check fix e2e lab bench soak kernel install clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -98,6 +98,10 @@ check: npm native ## formatting, lint, types, rooms, generated files
 fix: npm ## format everything
 	npx prettier --write --log-level warn src test scripts '*.{js,json}'
 	cd native && cargo fmt
+
+lab: setup ## our own VMM with real kernels, on an emulated machine that has genuine KVM
+	@scripts/install-packages lab
+	@scripts/lab-tests
 
 bench: setup ## start times beside dockerd and runc of Debian, in one run
 	@scripts/install-packages bench

@@ -10,7 +10,11 @@ pub mod device;
 pub mod entropy;
 pub mod net;
 pub mod rate_limit;
+#[cfg(test)]
+mod test_driver;
 pub mod transport;
+#[cfg(test)]
+mod transport_tests;
 
 /// Device ids (§5).
 pub mod kind {
