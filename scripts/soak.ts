@@ -67,6 +67,7 @@ async function startMany(engine: Engine): Promise<{ timesMs: number[]; samples: 
   const timesMs: number[] = [];
   const samples: Sample[] = [];
   for (let count = 0; count < STARTS; count += 1) {
+    interruption.signal.throwIfAborted();
     await engine.settle();
     if (count % SAMPLE_EVERY === 0) samples.push(await sample(engine, count));
     const { startedNs, endedNs } = await engine.docker('run', '--rm', '--isolation', 'vm', IMAGE, 'true');
@@ -105,6 +106,7 @@ async function machinesAtOnce(engine: Engine): Promise<{ timesMs: number[]; pssM
   const timesMs: number[] = [];
   try {
     for (const name of names) {
+      interruption.signal.throwIfAborted();
       const args = ['run', '-d', '--name', name, '--isolation', 'vm', IMAGE, 'sleep', '10000'];
       const { startedNs, endedNs } = await engine.docker(...args);
       timesMs.push((endedNs - startedNs) / 1e6);
@@ -179,6 +181,10 @@ async function soak(): Promise<boolean> {
   return before === after;
 }
 
+const interruption = new AbortController();
+for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(name, () => interruption.abort(new Error(`interrupted by ${name}`)));
+}
 soak().then(
   (isWell) => {
     process.exitCode = isWell ? 0 : 1;

@@ -1,5 +1,6 @@
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { EngineError } from '../core/errors.ts';
 import { firewallTable } from '../network/bridge-network.ts';
 import { cgroupDirectories } from '../platform/cgroups.ts';
@@ -25,11 +26,24 @@ export interface LeakScope {
 
 /** A shim's own name in the process list; its argument is its runtime directory. */
 const SHIM = 'bulkhead-shim';
+/** Longer than the daemon takes to make or clear away what a container has. */
+const SECOND_LOOK_MS = 1_000;
 /** Programs that run only below a shim. */
 const BELOW_SHIM = new Set(['qemu-system-x86_64', 'qemu-system-x86', 'runc']);
 
-/** Looks at /proc, /sys, nft and the file system, not at any record of ours: what is there without a living shim is a leak. */
+/**
+ * Looks at /proc, /sys, nft and the file system, not at any record of ours: what is there without a living shim is a leak. What is just being made
+ * or cleared away is none: only what is found twice counts.
+ */
 export async function findLeaks(scope: LeakScope): Promise<Leak[]> {
+  const first = await lookForLeaks(scope);
+  if (first.length === 0) return [];
+  await delay(SECOND_LOOK_MS);
+  const second = await lookForLeaks(scope);
+  return second.filter(({ kind, name }) => first.some((one) => one.kind === kind && one.name === name));
+}
+
+async function lookForLeaks(scope: LeakScope): Promise<Leak[]> {
   const processes = await listProcesses();
   const shims = processes.filter(
     ({ args }) => basename(args[0] ?? '') === SHIM && (args[1] ?? '').startsWith(`${scope.execRoot}/s/`),
@@ -44,6 +58,7 @@ export async function findLeaks(scope: LeakScope): Promise<Leak[]> {
     firewallLeaks(scope),
     runtimeLeaks(scope, living),
     fileLeaks(scope, living),
+    machineFileLeaks(scope, living),
     findGuestLeaks(scope, processes),
   ]);
   return found.flat();
@@ -191,6 +206,14 @@ async function runtimeLeaks(scope: LeakScope, living: ReadonlySet<string>): Prom
   return names
     .filter((name) => !living.has(name))
     .map((name) => ({ kind: 'socket', name: join(scope.execRoot, 's', name), why: 'no shim has this directory' }));
+}
+
+/** What a machine had while it waited goes when it is given away, or with it. */
+async function machineFileLeaks({ dataRoot }: LeakScope, living: ReadonlySet<string>): Promise<Leak[]> {
+  const waiting = await readdir(join(dataRoot, 'machines')).catch(() => []);
+  return waiting
+    .filter((name) => !name.startsWith('discarded-') && ![...living].some((id) => name.startsWith(id)))
+    .map((name) => ({ kind: 'file', name: join(dataRoot, 'machines', name), why: 'no machine that waits has it' }));
 }
 
 async function fileLeaks(scope: LeakScope, living: ReadonlySet<string>): Promise<Leak[]> {
