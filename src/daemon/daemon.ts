@@ -156,7 +156,7 @@ export class Daemon {
     const claimed = new Set(context.table.all().flatMap(({ sandbox }) => (sandbox ? [sandbox.runtimeDir] : [])));
     await Promise.all([containers.reconcile(), pool?.adopt(claimed), templates?.sweep()]);
     stack.defer(() => containers.detach());
-    stack.defer(() => templates?.settle());
+    stack.defer(() => templates?.close());
     stack.defer(() => pool?.close());
     const execs = new Execs(context, (record) => containers.sandboxOf(record));
     stack.defer(() => execs.detach());

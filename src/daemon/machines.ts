@@ -32,7 +32,7 @@ export function openMachines(
     machine,
     shimPath: parts.shimPath,
     logger,
-    make: (config) => launcher.makeTemplate(config),
+    make: (config, signal) => launcher.makeTemplate(config, signal),
   });
   const { vcpus, machineMemoryBytes } = planResources({}, parts.host, parts.machineDefaults);
   const pool = new MachinePool({

@@ -5,7 +5,7 @@ import { shortId } from '../core/ids.ts';
 import { planPorts } from '../core/ports.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import type { PooledMachine } from '../sandbox/vm/machine-pool.ts';
-import type { Assignment, MachineTemplate, SandboxExit, SandboxPort } from '../wire/shim.ts';
+import type { MachineTemplate, SandboxExit } from '../wire/shim.ts';
 import type { Attachments } from './attachments.ts';
 import { containerEvent, networkEvent } from './container-event.ts';
 import type { ContainerRecord, SandboxRecord } from './container-record.ts';
@@ -13,6 +13,7 @@ import { containerPaths } from './container-view.ts';
 import type { EngineContext } from './engine-context.ts';
 import { SandboxHost } from './sandbox-host.ts';
 import { machineClassOf, planAssignment, planCreateContainer, planSandbox } from './sandbox-plan.ts';
+import { assignMachine, beginningOf, endSandbox, groupPorts, isBootFailure, lostExit } from './sandbox-run.ts';
 import type { Waiters } from './waiters.ts';
 
 const INIT = 'init';
@@ -196,7 +197,7 @@ export class ContainerRunner {
     attempt.usedTemplate = template !== undefined;
     const sandbox = pooled?.sandbox ?? (await launcher.launch(planSandbox(input)));
     attempt.sandbox = sandbox;
-    if (pooled) await assign(pooled.sandbox, planAssignment(input));
+    if (pooled) await assignMachine(pooled.sandbox, planAssignment(input));
     mark('sandbox-ready');
     const run = async (): Promise<number> => {
       await sandbox.createContainer(record.id, planCreateContainer(input));
@@ -392,55 +393,9 @@ export class ContainerRunner {
   }
 }
 
-/** The machine ended before its agent answered, or before it was this container's: nothing of the container has run yet. */
-function isBootFailure(error: unknown): boolean {
-  if (!(error instanceof EngineError)) return false;
-  return error.details['shimCode'] === 'machine-failed' || error.details['isUnassigned'] === true;
-}
-
-function beginningOf(
-  { isolation, imageId }: ContainerRecord,
-  pooled: PooledMachine | undefined,
-  template: MachineTemplate | undefined,
-): Pick<SandboxRecord, 'beginning'> {
-  if (isolation === 'os') return {};
-  if (pooled) return { beginning: pooled.image === imageId ? 'prepared' : 'pooled' };
-  return { beginning: template ? 'restored' : 'booted' };
-}
-
-/** A machine that waited may have died meanwhile: that is no fault of the container. */
-async function assign(sandbox: Sandbox, assignment: Assignment): Promise<void> {
-  try {
-    await sandbox.assign(assignment);
-  } catch (error) {
-    if (!(error instanceof EngineError) || (error.code !== 'unavailable' && error.code !== 'wrong-state')) throw error;
-    throw new EngineError(error.code, error.message, { cause: error, details: { isUnassigned: true } });
-  }
-}
-
-async function endSandbox(sandbox: Sandbox | undefined): Promise<void> {
-  await sandbox?.stop(0).catch(() => undefined);
-  await sandbox?.release().catch(() => undefined);
-}
-
 function apply(record: ContainerRecord, event: ContainerEvent): ContainerRecord['state'] {
   const next = transition(record.state, event);
   if (next) return next;
   const { id, state } = record;
   throw new EngineError('wrong-state', `container ${id} is ${state.status}: '${event.type}' is not possible`);
-}
-
-/** The shim is gone and left no word: it was killed, and the kernel took what it ran. */
-function lostExit(): SandboxExit {
-  return { exitCode: 137, oomKilled: false, finishedAtNs: 0, error: 'the process that held the container was killed' };
-}
-
-function groupPorts(held: readonly SandboxPort[]): SandboxRecord['ports'] {
-  const grouped: Record<string, { hostIp: string; hostPort: number }[]> = {};
-  for (const { containerPort, protocol, hostIp, hostPort } of held) {
-    const addresses = hostIp === '' ? ['0.0.0.0', '::'] : [hostIp];
-    const list = (grouped[`${containerPort}/${protocol}`] ??= []);
-    list.push(...addresses.map((address) => ({ hostIp: address, hostPort })));
-  }
-  return grouped;
 }

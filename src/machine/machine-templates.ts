@@ -26,7 +26,7 @@ export interface MachineTemplatesOptions {
   readonly shimPath: string;
   readonly logger: Logger;
   /** Boots a machine and saves it (the shim's wall `template`). */
-  readonly make: (config: SandboxConfig) => Promise<void>;
+  readonly make: (config: SandboxConfig, signal: AbortSignal) => Promise<void>;
 }
 
 /**
@@ -38,6 +38,7 @@ export class MachineTemplates {
   readonly #facts: Promise<TemplateFacts>;
   /** Present from the first wish on. */
   readonly #templates = new Map<string, WantedTemplate>();
+  readonly #ending = new AbortController();
   /** One machine boots at a time: the others' clients wait less in all. */
   #queue: Promise<unknown> = Promise.resolve();
 
@@ -121,6 +122,12 @@ export class MachineTemplates {
     await this.#queue;
   }
 
+  /** What is being made is given up: the daemon is told to end. */
+  async close(): Promise<void> {
+    this.#ending.abort();
+    await this.settle();
+  }
+
   async #check(size: MachineClass): Promise<KnownTemplate | undefined> {
     try {
       return await verify(await this.#path(size));
@@ -141,7 +148,8 @@ export class MachineTemplates {
       logger.info({ size: className(size), ms }, 'saved a machine to start others from');
       return await verify(await this.#path(size));
     } catch (error) {
-      logger.warn({ err: error, size: className(size) }, 'no machine could be saved; machines of this size boot');
+      if (!this.#ending.signal.aborted)
+        logger.warn({ err: error, size: className(size) }, 'no machine could be saved; machines of this size boot');
       return undefined;
     }
   }
@@ -164,7 +172,7 @@ export class MachineTemplates {
     try {
       // Before the first effect, so that what a dying daemon leaves on the host is found by the next one.
       await writeFile(join(unfinished, SANDBOX_FILE), JSON.stringify({ runtimeDir, cgroupPath }));
-      await make({
+      const config: SandboxConfig = {
         generation: PROTOCOL_GENERATION,
         id,
         runtimeDir,
@@ -181,7 +189,8 @@ export class MachineTemplates {
           tapName: `${interfacePrefix}t${id.slice(0, 14 - interfacePrefix.length)}`,
           template: files,
         },
-      });
+      };
+      await make(config, this.#ending.signal);
       const [ram, state] = await Promise.all([hashSparse(files.ramPath), hashSparse(files.statePath)]);
       const manifest = { ramSha256: ram.sha256, stateSha256: state.sha256, createdAtMs: Date.now() };
       await writeFile(join(unfinished, 'manifest.json'), JSON.stringify(manifest), { flush: true });

@@ -52,9 +52,10 @@ export interface OutputOptions {
 
 /** Makes sandboxes and finds those that an earlier daemon left running. */
 export interface SandboxLauncher {
-  launch(config: SandboxConfig): Promise<Sandbox>;
+  /** The signal ends a launch that is not through, and what it has started. */
+  launch(config: SandboxConfig, signal?: AbortSignal): Promise<Sandbox>;
   /** Boots the machine of a `template` configuration and saves it; it is gone when this returns. */
-  makeTemplate(config: SandboxConfig): Promise<void>;
+  makeTemplate(config: SandboxConfig, signal: AbortSignal): Promise<void>;
   /** The sandbox in this directory if its shim answers. */
   adopt(id: string, runtimeDir: string): Promise<Sandbox | undefined>;
   /** What the shim left on disk about a container that ended, if it did. */

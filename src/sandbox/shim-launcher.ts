@@ -21,23 +21,26 @@ export class ShimLauncher implements SandboxLauncher {
     this.#shimPath = options.shimPath;
   }
 
-  async launch(config: SandboxConfig): Promise<Sandbox> {
+  async launch(config: SandboxConfig, signal?: AbortSignal): Promise<Sandbox> {
     await rm(join(config.stateDir, 'exit.json'), { force: true });
     // A pooled machine is ready when it waits, and its shim knows when that has taken too long.
-    await this.#converse(config, config.pool ? POOL_TIMEOUT_MS : READY_TIMEOUT_MS);
+    await this.#converse(config, config.pool ? POOL_TIMEOUT_MS : READY_TIMEOUT_MS, signal);
     return new ShimClient(config.id, socketPath(config.runtimeDir));
   }
 
-  async makeTemplate(config: SandboxConfig): Promise<void> {
-    await this.#converse(config, TEMPLATE_TIMEOUT_MS);
+  async makeTemplate(config: SandboxConfig, signal: AbortSignal): Promise<void> {
+    await this.#converse(config, TEMPLATE_TIMEOUT_MS, signal);
   }
 
   /** Starts the shim and waits for its word of readiness. */
-  async #converse(config: SandboxConfig, timeoutMs: number): Promise<void> {
+  async #converse(config: SandboxConfig, timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
     await mkdir(config.runtimeDir, { recursive: true, mode: 0o700 });
     await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
     const log = await open(join(config.stateDir, 'shim.log'), 'w', 0o600);
     let shim: DetachedProcess | undefined;
+    const onAbort = (): void => shim?.kill();
+    signal?.addEventListener('abort', onAbort);
     try {
       // The argument is for people and for the leak check: it says in the process list whose shim this is.
       shim = spawnDetached(this.#shimPath, [config.runtimeDir], log.fd);
@@ -56,6 +59,7 @@ export class ShimLauncher implements SandboxLauncher {
       await rm(config.runtimeDir, { recursive: true, force: true });
       throw error;
     } finally {
+      signal?.removeEventListener('abort', onAbort);
       await log.close();
     }
   }

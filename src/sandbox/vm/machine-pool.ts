@@ -1,7 +1,6 @@
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { z } from 'zod';
 import { within } from '../../core/deadline.ts';
 import { newId, shortId } from '../../core/ids.ts';
 import type { MachineClass } from '../../core/resources.ts';
@@ -10,8 +9,16 @@ import type { MachineTemplates } from '../../machine/machine-templates.ts';
 import { className } from '../../machine/template-key.ts';
 import { killAndRemoveCgroup } from '../../platform/cgroups.ts';
 import { readAvailableMemory } from '../../platform/memory.ts';
-import { PROTOCOL_GENERATION, type CreateContainer, type MachineTemplate } from '../../wire/shim.ts';
+import {
+  PROTOCOL_GENERATION,
+  type CreateContainer,
+  type MachineTemplate,
+  type SandboxConfig,
+} from '../../wire/shim.ts';
 import type { Sandbox, SandboxLauncher } from '../sandbox.ts';
+import { PoolFiles, type MachineRecord, type PooledMachine } from './pool-files.ts';
+
+export type { PooledMachine } from './pool-files.ts';
 
 const MIB = 1024 * 1024;
 /** A machine that is not warm by then hangs: seen once in some hundred. It is discarded, with its console kept. */
@@ -27,26 +34,7 @@ const CLASSES_MAX = 3;
 /** After a machine did not come up the next try waits, longer each time. */
 const RETRY_FIRST_MS = 1_000;
 const RETRY_LAST_MS = 60_000;
-/** Consoles of discarded machines that are kept. */
-const DISCARDED_MAX = 4;
 const STOP_DEADLINE_MS = 5_000;
-
-const recordSchema = z.object({
-  id: z.string(),
-  key: z.string(),
-  vcpus: z.number().int(),
-  memoryBytes: z.number().int(),
-  uid: z.number().int(),
-  runtimeDir: z.string(),
-  cgroupPath: z.string(),
-  tapName: z.string(),
-  /** The image whose layers it has mounted. */
-  image: z.string().optional(),
-});
-type MachineRecord = z.infer<typeof recordSchema>;
-
-/** A machine that waits, and where it is. Kept as `machine.json` in its directory, for the next daemon. */
-export type PooledMachine = MachineRecord & { readonly sandbox: Sandbox };
 
 /** What a machine runs before it waits; `writablePath` is a scratch disk of its own. */
 export type WarmUpPlan = (id: string, writablePath: string) => Promise<CreateContainer>;
@@ -85,6 +73,8 @@ export interface MachinePoolOptions {
  */
 export class MachinePool {
   readonly #options: MachinePoolOptions;
+  readonly #files: PoolFiles;
+  readonly #ending = new AbortController();
   /** By size, the one that was wanted last at the end. */
   readonly #classes = new Map<string, PoolClass>();
   /** Images that no machine came up with. */
@@ -95,10 +85,10 @@ export class MachinePool {
   #preparing: { readonly image: string; readonly settled: Promise<void>; isDropped: boolean } | undefined;
   #failures = 0;
   #retry: NodeJS.Timeout | undefined;
-  #isClosed = false;
 
   constructor(options: MachinePoolOptions) {
     this.#options = options;
+    this.#files = new PoolFiles(options.directory);
     if (options.size > 0) this.#touch(options.defaultClass);
   }
 
@@ -146,7 +136,7 @@ export class MachinePool {
 
   /** Makes what is missing, one machine after the other, in the background and with the least priority. */
   refill(): void {
-    if (this.#isClosed || this.#filling || this.#retry || this.#options.size === 0) return;
+    if (this.#ending.signal.aborted || this.#filling || this.#retry || this.#options.size === 0) return;
     this.#filling = this.#fill().finally(() => {
       this.#filling = undefined;
     });
@@ -157,20 +147,19 @@ export class MachinePool {
    * `claimed` are runtime directories that belong to containers.
    */
   async adopt(claimed: ReadonlySet<string>): Promise<void> {
-    const { directory, templates, size } = this.#options;
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    const names = (await readdir(directory, { withFileTypes: true })).filter((entry) => entry.isDirectory());
+    const { templates, size } = this.#options;
+    const names = await this.#files.list();
     if (names.length === 0) return;
     const key = await templates.key().catch(() => '');
     await Promise.all(
-      names.map(async ({ name }) => {
-        const record = await this.#readRecord(name);
+      names.map(async (name) => {
+        const record = await this.#files.readRecord(name);
         // Without a record no shim was started yet. What a container has is the container's.
-        if (!record || claimed.has(record.runtimeDir)) return this.#forget(name);
+        if (!record || claimed.has(record.runtimeDir)) return this.#files.forget(name);
         this.#options.machine.reserveUid(record.uid, record.id);
-        const sandbox = await this.#find(record);
+        const { sandbox, isWaiting } = await this.#find(record);
         const { waiting } = this.#touch(record);
-        if (sandbox && record.key === key && waiting.length < size) waiting.push({ ...record, sandbox });
+        if (sandbox && isWaiting && record.key === key && waiting.length < size) waiting.push({ ...record, sandbox });
         else await this.#end(record, sandbox);
       }),
     );
@@ -193,12 +182,12 @@ export class MachinePool {
 
   /** The caller has given the machine to a container: the pool's files of it are not needed any more. */
   async handedOver(machine: PooledMachine): Promise<void> {
-    await this.#forget(machine.id);
+    await this.#files.forget(machine.id);
   }
 
   /** Ends all waiting machines: the daemon is told to end. */
   async close(): Promise<void> {
-    this.#isClosed = true;
+    this.#ending.abort();
     clearTimeout(this.#retry);
     await this.#filling;
     const all = [...this.#classes.values()].flatMap(({ waiting }) => waiting.splice(0));
@@ -223,11 +212,11 @@ export class MachinePool {
   }
 
   async #fill(): Promise<void> {
-    for (let next = this.#nextMissing(); next && !this.#isClosed; next = this.#nextMissing()) {
+    for (let next = this.#nextMissing(); next && !this.#ending.signal.aborted; next = this.#nextMissing()) {
       let image: PoolClass['lastImage'];
       try {
         const template = await this.#options.templates.ensure(next.size);
-        if (!template || this.#isClosed || !(await this.#hasRoomFor(next.size))) return;
+        if (!template || this.#ending.signal.aborted || !(await this.#hasRoomFor(next.size))) return;
         image = this.#imageFor(next);
         const adding = this.#add(next, template, image);
         const settled = adding.catch(() => undefined);
@@ -235,6 +224,7 @@ export class MachinePool {
         await adding;
         this.#failures = 0;
       } catch (error) {
+        if (this.#ending.signal.aborted) return;
         if (image) {
           if (this.#preparing?.isDropped) continue;
           // Its program may be at fault: a machine for any image is tried at once.
@@ -245,7 +235,7 @@ export class MachinePool {
         this.#failures += 1;
         const delayMs = Math.min(RETRY_FIRST_MS * 2 ** (this.#failures - 1), RETRY_LAST_MS);
         this.#options.logger.warn({ err: error, delayMs }, 'a machine that was to wait did not come up');
-        if (this.#isClosed) return;
+        if (this.#ending.signal.aborted) return;
         this.#retry = setTimeout(() => {
           this.#retry = undefined;
           this.refill();
@@ -283,7 +273,7 @@ export class MachinePool {
   }
 
   async #make(size: MachineClass, template: MachineTemplate, image: PoolClass['lastImage']): Promise<PooledMachine> {
-    const { directory, sandboxesDirectory, interfacePrefix, machine, templates, launcher } = this.#options;
+    const { sandboxesDirectory, interfacePrefix, machine, templates, launcher } = this.#options;
     const id = newId();
     const record: MachineRecord = {
       id,
@@ -295,12 +285,10 @@ export class MachinePool {
       cgroupPath: `bulkhead/${id}`,
       tapName: `${interfacePrefix}t${id.slice(0, 14 - interfacePrefix.length)}`,
     };
-    const stateDir = join(directory, id);
+    const stateDir = this.#files.directoryOf(id);
     try {
-      await mkdir(stateDir, { recursive: true, mode: 0o700 });
-      // The intent goes to disk first: the next daemon finds by it what this one has begun.
-      await writeFile(join(stateDir, 'machine.json'), JSON.stringify(record));
-      const sandbox = await launcher.launch({
+      await this.#files.writeRecord(record);
+      const config: SandboxConfig = {
         generation: PROTOCOL_GENERATION,
         id,
         runtimeDir: record.runtimeDir,
@@ -323,35 +311,25 @@ export class MachinePool {
           tapName: record.tapName,
           template,
         },
-      });
-      return { ...record, sandbox };
+      };
+      return { ...record, sandbox: await launcher.launch(config, this.#ending.signal) };
     } catch (error) {
-      await this.#keepConsole(id);
+      await this.#files.keepConsole(id);
       await this.#end(record, undefined);
       throw error;
     }
   }
 
-  async #readRecord(name: string): Promise<MachineRecord | undefined> {
-    try {
-      const text = await readFile(join(this.#options.directory, name, 'machine.json'), 'utf8');
-      return recordSchema.parse(JSON.parse(text));
-    } catch {
-      return undefined;
-    }
-  }
-
-  /** The machine's shim if it answers and its machine waits. */
-  async #find(record: MachineRecord): Promise<Sandbox | undefined> {
+  /** The machine's sandbox if its shim answers. */
+  async #find(record: MachineRecord): Promise<{ sandbox: Sandbox | undefined; isWaiting: boolean }> {
     try {
       const adopting = this.#options.launcher.adopt(record.id, record.runtimeDir);
       const sandbox = await within(adopting, STOP_DEADLINE_MS, 'its shim does not answer');
-      if ((await sandbox?.status())?.state === 'waiting') return sandbox;
-      await this.#end(record, sandbox);
-      return undefined;
+      const status = await sandbox?.status();
+      return { sandbox, isWaiting: status?.state === 'waiting' };
     } catch (error) {
       this.#options.logger.warn({ err: error, machine: record.id }, 'cannot take up a waiting machine again');
-      return undefined;
+      return { sandbox: undefined, isWaiting: false };
     }
   }
 
@@ -362,26 +340,9 @@ export class MachinePool {
       await killAndRemoveCgroup(record.cgroupPath);
       await rm(record.runtimeDir, { recursive: true, force: true });
       this.#options.machine.releaseUid(record.uid);
-      await this.#forget(record.id);
+      await this.#files.forget(record.id);
     } catch (error) {
       this.#options.logger.error({ err: error, machine: record.id }, 'cannot clear away a machine that waited');
     }
-  }
-
-  async #forget(name: string): Promise<void> {
-    await rm(join(this.#options.directory, name), { recursive: true, force: true });
-  }
-
-  /** What a machine said that did not come up, for whoever looks for the reason. */
-  async #keepConsole(id: string): Promise<void> {
-    const { directory } = this.#options;
-    const target = join(directory, `discarded-${shortId(id)}.log`);
-    await rename(join(directory, id, 'console.log'), target).catch(() => undefined);
-    const names = (await readdir(directory)).filter((name) => name.startsWith('discarded-'));
-    const aged = await Promise.all(
-      names.map(async (name) => ({ name, mtimeMs: (await stat(join(directory, name))).mtimeMs })),
-    );
-    const surplus = aged.sort((one, other) => other.mtimeMs - one.mtimeMs).slice(DISCARDED_MAX);
-    await Promise.all(surplus.map(({ name }) => rm(join(directory, name), { force: true })));
   }
 }
