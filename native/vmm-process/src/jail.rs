@@ -38,24 +38,25 @@ pub fn close_others(keep: &BTreeSet<RawFd>) -> Result<(), String> {
     Ok(())
 }
 
+fn limit(resource: libc::__rlimit_resource_t, most: u64, what: &str) -> Result<(), String> {
+    let value = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: setrlimit reads one rlimit.
+    check(unsafe { libc::setrlimit(resource, &value) }, what)
+}
+
 /// Limits, no new privileges, nothing to be dumped: for every process, in a jail or not.
-pub fn restrict(threads: u64) -> Result<(), String> {
-    let limit = |resource, most: u64, what: &str| {
-        let value = libc::rlimit { rlim_cur: most, rlim_max: most };
-        // SAFETY: setrlimit reads one rlimit.
-        check(unsafe { libc::setrlimit(resource, &value) }, what)
-    };
+pub fn restrict() -> Result<(), String> {
     limit(libc::RLIMIT_CORE, 0, "RLIMIT_CORE")?;
     limit(libc::RLIMIT_NOFILE, 256 + SPARE_DESCRIPTORS, "RLIMIT_NOFILE")?;
-    limit(libc::RLIMIT_NPROC, threads, "RLIMIT_NPROC")?;
     // SAFETY: plain numbers.
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }, "PR_SET_DUMPABLE")?;
     // SAFETY: plain numbers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, "PR_SET_NO_NEW_PRIVS")
 }
 
-/// Own namespaces, an empty root, another user. Nothing is left to be opened by name.
-pub fn enter(spec: JailSpec) -> Result<(), String> {
+/// Own namespaces, an empty root, another user who has so many threads at most. Nothing is left to be opened by name.
+pub fn enter(spec: JailSpec, threads: u64) -> Result<(), String> {
+    limit(libc::RLIMIT_NPROC, threads, "RLIMIT_NPROC")?;
     let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     // SAFETY: the process has one thread.
     check(unsafe { libc::unshare(namespaces) }, "own namespaces")?;

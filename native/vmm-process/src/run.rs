@@ -64,9 +64,10 @@ pub fn run(config_fd: RawFd) -> Result<i32, Failure> {
     let monitor = Monitor::new(take_descriptor(monitor_fd, "monitor")?);
     let kvm = open_kvm(kvm_fd)?;
     if let Some(jail) = spec.jail {
-        jail::enter(jail).map_err(no_jail)?;
+        // Beside the vCPUs: disks, streams, and this one.
+        jail::enter(jail, vcpus + 3).map_err(no_jail)?;
     }
-    jail::restrict(vcpus + 8).map_err(no_jail)?;
+    jail::restrict().map_err(no_jail)?;
     let start: ThreadStart = Arc::new(seccomp::confine);
     let machine = Machine::build(&kvm, machine, &start)?;
     drop(kvm);

@@ -111,7 +111,12 @@ async fn a_machine_saved_in_the_middle_of_its_work_goes_on_where_it_was() {
         )
         .await;
     guest.start("c1").await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    for attempt in 0.. {
+        let rounds = guest.exec("c1", &format!("before{attempt}"), "cat /count || :").await;
+        if rounds.starts_with('\n') {
+            break;
+        }
+    }
     let state = memory_file(0);
     process.ask(json!({ "do": "pause" }));
     process.ask_with(json!({ "do": "save" }), &[inherit(&state)]);

@@ -284,6 +284,7 @@ pub fn take_config(spec: MachineSpec, reserved: &[RawFd]) -> Result<MachineConfi
     let memory = descriptors.file(spec.memory.fd, "memory")?;
     let beginning = take_beginning(&mut descriptors, spec.kernel, spec.initramfs, spec.command_line, spec.restore)?;
     let serial = spec.serial.map(|serial| descriptors.file(serial.fd, "serial")).transpose()?;
+    serial.as_ref().map_or(Ok(()), make_nonblocking)?;
     let ports = spec
         .ports
         .into_iter()
@@ -306,6 +307,18 @@ pub fn take_config(spec: MachineSpec, reserved: &[RawFd]) -> Result<MachineConfi
         network,
         cpuid_masks: spec.cpuid_masks,
     })
+}
+
+/// A pipe that nobody reads must not hold a vCPU up.
+fn make_nonblocking(file: &File) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: a plain query of an open descriptor.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    // SAFETY: plain flags on an open descriptor.
+    if flags < 0 || unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
+        return Err(Error::system("serial", std::io::Error::last_os_error()));
+    }
+    Ok(())
 }
 
 fn check_numbers(spec: &MachineSpec) -> Result<()> {

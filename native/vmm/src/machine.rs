@@ -239,7 +239,18 @@ impl Machine {
             .zip(vcpus)
             .map(|(index, vcpu)| VcpuThread::start(index, vcpu, Arc::clone(&bus), ending.clone(), start))
             .collect::<Result<_>>()?;
-        Ok(Self { vm, memory_bytes: config.memory_bytes, bus, devices, vcpus, disks, streams, ending, port_event, running: false })
+        Ok(Self {
+            vm,
+            memory_bytes: config.memory_bytes,
+            bus,
+            devices,
+            vcpus,
+            disks,
+            streams,
+            ending,
+            port_event,
+            running: false,
+        })
     }
 
     /// Whether it runs.

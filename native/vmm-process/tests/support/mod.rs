@@ -259,7 +259,10 @@ impl Process {
         while !seen.ends_with(&preamble) {
             match self.agent.read(&mut piece) {
                 Ok(count) if count > 0 && seen.len() < 1 << 20 => seen.extend_from_slice(&piece[..count]),
-                other => panic!("no agent after {deadline:?}: {other:?}\n--- serial\n{}", self.serial()),
+                other => {
+                    let state = self.ask(json!({ "do": "query" }));
+                    panic!("no agent after {deadline:?}: {other:?}\n{state:#}\n--- serial\n{}", self.serial())
+                }
             }
         }
         self.agent.set_read_timeout(None).unwrap();
@@ -270,7 +273,7 @@ impl Process {
         let until = Instant::now() + deadline;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                assert_eq!(status.core_dumped(), false);
+                assert!(!status.core_dumped());
                 return status;
             }
             assert!(Instant::now() < until, "the machine is still there after {deadline:?}\n{}", self.serial());

@@ -93,7 +93,7 @@ fn parse<'m>(buffers: &Buffers<'m>) -> Option<Parsed<'m>> {
 
 fn parse_ranges(pieces: &Pieces<'_>) -> Option<Vec<Range>> {
     let count = pieces.len() / RANGE_BYTES;
-    if count == 0 || count > RANGES_MAX || pieces.len() % RANGE_BYTES != 0 {
+    if count == 0 || count > RANGES_MAX || !pieces.len().is_multiple_of(RANGE_BYTES) {
         return None;
     }
     let mut bytes = [0; RANGES_MAX * RANGE_BYTES];

@@ -187,9 +187,14 @@ impl<'a> Active<'a> {
     pub fn answer(&mut self, index: usize, bytes: &[u8]) -> Result<bool, Broken> {
         let ram = self.ram;
         let Some(queue) = self.queues.get_mut(index).filter(|queue| queue.ready()) else { return Ok(false) };
-        let Some(chain) = queue.iter(ram)?.next() else {
-            let _ = queue.enable_notification(ram)?;
-            return Ok(false);
+        let chain = loop {
+            if let Some(chain) = queue.iter(ram)?.next() {
+                break chain;
+            }
+            // One that came while nobody was to be told is taken now.
+            if !queue.enable_notification(ram)? {
+                return Ok(false);
+            }
         };
         let head = chain.head_index();
         let count =
