@@ -83,7 +83,7 @@ function matches(view: ContainerView, key: string, values: readonly string[], co
     case 'isolation':
       return values.includes(view.facts.wall);
     case 'health':
-      return values.includes('none');
+      return values.includes(view.health?.status ?? 'none');
     case 'is-task':
       return values.some((value) => value === 'false' || value === '0');
     case 'publish':

@@ -38,6 +38,8 @@ export interface LifecycleParts {
   readonly locks: KeyedLock;
   readonly waiters: Waiters;
   readonly attachments: Attachments;
+  /** A container's program runs. */
+  readonly onStarted: (record: ContainerRecord) => void;
   /** A container has ended, and nothing will start it again by itself; what it had on the host is still being given back. */
   readonly onEnding: (record: ContainerRecord) => void;
   /** That is through. */
@@ -111,7 +113,7 @@ export class ContainerLifecycle {
       }
       this.#supervisor.reset(id);
       try {
-        await this.runner.start(this.#ready({ ...record, restartCount: 0, isStoppedByHand: false }));
+        await this.#run({ ...record, restartCount: 0, isStoppedByHand: false });
       } catch (error) {
         this.#afterExit(id);
         throw error;
@@ -293,7 +295,7 @@ export class ContainerLifecycle {
       const record = this.#context.table.get(id);
       if (record?.state.status !== 'restarting' || this.#isEnding) return;
       try {
-        await this.runner.start(this.#ready(record));
+        await this.#run(record);
       } catch (error) {
         // As in Docker: one that cannot be started any more is left alone, and inspect says why.
         this.#context.logger.warn({ err: error, container: id }, 'cannot start a container again');
@@ -302,11 +304,16 @@ export class ContainerLifecycle {
     });
   }
 
-  /** An update may have changed what the wall is made of. */
-  #ready(record: ContainerRecord): ContainerRecord {
-    const { host, machineDefaults } = this.#context;
+  async #run(record: ContainerRecord): Promise<void> {
+    const { host, machineDefaults, table } = this.#context;
     const plan = planResources(resourceRequest(record.hostConfig), host, machineDefaults);
-    return { ...record, facts: wallFacts(record.isolation, plan, host, record.facts.accelerator) };
+    // An update may have changed what the wall is made of.
+    await this.runner.start({
+      ...record,
+      facts: wallFacts(record.isolation, plan, host, record.facts.accelerator),
+    });
+    const started = table.get(record.id);
+    if (started && hasProcesses(started.state)) this.#parts.onStarted(started);
   }
 
   #afterExit(id: string): void {

@@ -14,8 +14,8 @@ export interface RemovalParts {
   readonly locks: KeyedLock;
   readonly waiters: Waiters;
   readonly lifecycle: ContainerLifecycle;
-  /** Told of the image of each container that is gone. */
-  readonly afterRemoval: (imageId: string) => Promise<void>;
+  /** Told of each container that is gone. */
+  readonly afterRemoval: (record: ContainerRecord) => Promise<void>;
 }
 
 /** Takes containers away with everything that they have on disk. */
@@ -99,7 +99,7 @@ export class ContainerRemoval {
       lifecycle.forget(id);
       if (!isTold) events.publish(containerEvent(record, 'destroy'));
       waiters.removed(id);
-      await this.#parts.afterRemoval(record.imageId);
+      await this.#parts.afterRemoval(record);
     });
   }
 

@@ -27,6 +27,7 @@ import type {
   WaitCondition,
   WaitResult,
 } from './engine.ts';
+import { HealthMonitors } from './health-monitors.ts';
 import { imageDefaults } from './image-defaults.ts';
 import { KeyedLock } from './keyed-lock.ts';
 import { Waiters } from './waiters.ts';
@@ -40,22 +41,34 @@ export class Containers implements ContainerService {
   readonly #lifecycle: ContainerLifecycle;
   readonly #removal: ContainerRemoval;
   readonly #logs: ContainerLogs;
+  readonly #health: HealthMonitors;
 
   /** `afterRemoval` is told of the image of each container that is gone. */
   constructor(context: EngineContext, afterRemoval: (imageId: string) => Promise<void>) {
     this.#context = context;
     const [locks, waiters] = [this.#locks, this.#waiters];
+    const health = new HealthMonitors(context);
+    this.#health = health;
     const lifecycle = new ContainerLifecycle(context, {
       locks,
       waiters,
       attachments: this.#attachments,
+      onStarted: (record) => health.watch(record, lifecycle.runner.sandboxOf(record)),
       onEnding: (record) => {
         if (record.hostConfig.AutoRemove) this.#removal.retire(record);
       },
       onEnded: (record) => this.#afterEnd(record),
     });
     this.#lifecycle = lifecycle;
-    this.#removal = new ContainerRemoval(context, { locks, waiters, lifecycle, afterRemoval });
+    this.#removal = new ContainerRemoval(context, {
+      locks,
+      waiters,
+      lifecycle,
+      afterRemoval: (record) => {
+        health.forget(record.id);
+        return afterRemoval(record.imageId);
+      },
+    });
     this.#logs = new ContainerLogs(context.dataRoot, (id) => lifecycle.ended(id));
   }
 
@@ -63,6 +76,7 @@ export class Containers implements ContainerService {
   async reconcile(): Promise<void> {
     await this.#lifecycle.runner.reconcile();
     for (const record of this.#context.table.all()) {
+      if (this.#lifecycle.runner.isLive(record.id)) this.#health.watch(record, this.sandboxOf(record));
       if (!isRunning(record.state)) this.#afterEnd(record);
       if (record.state.status === 'removing') await this.#removal.removeEnded(record.id);
     }
@@ -100,6 +114,7 @@ export class Containers implements ContainerService {
 
   /** The daemon ends; containers go on. */
   detach(): void {
+    this.#health.detach();
     this.#lifecycle.runner.detach();
   }
 
@@ -275,6 +290,7 @@ export class Containers implements ContainerService {
   }
 
   #view(record: ContainerRecord): ContainerView {
-    return toView(record, this.#context.dataRoot);
+    const health = this.#health.report(record.id);
+    return { ...toView(record, this.#context.dataRoot), ...(health ? { health } : {}) };
   }
 }

@@ -11,6 +11,7 @@ import type { ImageRecord } from '../oci/image-records.ts';
 import type { RemovedEntry } from '../oci/image-removal.ts';
 import type { RegistryCredentials } from '../oci/registry/authorizer.ts';
 import type { GuestService } from './guest-service.ts';
+import type { HealthReport } from '../wire/shim-health.ts';
 import type { ContainerUpdateRequest } from '../wire/docker/container-update.ts';
 import type { UsageService } from './container-usage.ts';
 
@@ -54,6 +55,8 @@ export interface ContainerView {
   /** Program and arguments that are run. */
   readonly command: readonly string[];
   readonly state: ContainerState;
+  /** Of one with a health check, once it was started. */
+  readonly health?: HealthReport;
   readonly restartCount: number;
   readonly logPath: string;
   readonly hostnamePath: string;

@@ -8,6 +8,7 @@ import type {
   SandboxStatus,
   UpdateContainer,
 } from '../wire/shim.ts';
+import type { HealthCheck, HealthReport } from '../wire/shim-health.ts';
 import type { ContainerStats, ProcessList } from '../wire/shim-usage.ts';
 
 /**
@@ -29,6 +30,10 @@ export interface Sandbox {
   unpause(containerId: string): Promise<void>;
   /** Other limits for a running container. `limit-exceeded`, with the numbers, where a machine does not have what is asked for. */
   update(containerId: string, body: UpdateContainer): Promise<void>;
+  /** The running container is probed from now on, by the shim; again is no error. */
+  startHealth(containerId: string, check: HealthCheck): Promise<void>;
+  /** Once it is newer than `after`. `wrong-state` when the container ends. */
+  health(containerId: string, after: number | undefined, signal: AbortSignal): Promise<HealthReport>;
   stats(containerId: string): Promise<ContainerStats>;
   top(containerId: string): Promise<ProcessList>;
   resize(containerId: string, process: string, size: { height: number; width: number }): Promise<void>;

@@ -15,6 +15,7 @@ import {
   type SandboxStatus,
   type UpdateContainer,
 } from '../wire/shim.ts';
+import { healthReportSchema, type HealthCheck, type HealthReport } from '../wire/shim-health.ts';
 import { containerStatsSchema, processListSchema, type ContainerStats, type ProcessList } from '../wire/shim-usage.ts';
 import type { OutputOptions, Sandbox } from './sandbox.ts';
 
@@ -87,6 +88,15 @@ export class ShimClient implements Sandbox {
 
   async update(containerId: string, body: UpdateContainer): Promise<void> {
     await this.#call('POST', `/v1/containers/${containerId}/update`, body);
+  }
+
+  async startHealth(containerId: string, check: HealthCheck): Promise<void> {
+    await this.#call('POST', `/v1/containers/${containerId}/health`, check);
+  }
+
+  health(containerId: string, after: number | undefined, signal: AbortSignal): Promise<HealthReport> {
+    const query = after === undefined ? '' : `?after=${after}`;
+    return this.#json('GET', `/v1/containers/${containerId}/health${query}`, undefined, healthReportSchema, signal);
   }
 
   stats(containerId: string): Promise<ContainerStats> {

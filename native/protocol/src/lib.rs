@@ -14,6 +14,8 @@
 //! | `DELETE /v1/containers/{id}` | agent only: [`RemoveContainer`] → 204; an ended container's mounts and network are gone, the machine fits the next one |
 //! | `POST /v1/containers/{id}/pause`, `…/unpause` | → 204 once all of the container's processes stand still, or run again |
 //! | `POST /v1/containers/{id}/update` | [`UpdateContainer`] → 204; other limits for a running container |
+//! | `POST /v1/containers/{id}/health` | shim only: [`HealthCheck`] → 204; a running container is probed from now on, unless it is already |
+//! | `GET /v1/containers/{id}/health` | shim only: `?after=SEQUENCE` → [`HealthReport`], once it is newer |
 //! | `GET /v1/containers/{id}/stats` | → [`ContainerStats`] |
 //! | `GET /v1/containers/{id}/top` | → [`ProcessList`] |
 //! | `POST /v1/containers/{id}/processes/{process}` | [`CreateProcess`] → 201; a further process (exec) in a running container |
@@ -31,10 +33,12 @@
 //!
 //! Errors: a status ≥ 400 and [`Failure`] as the body.
 
+mod health;
 mod usage;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+pub use health::{HealthCheck, HealthReport, Probe};
 pub use usage::{
     BlockIoUse, ContainerStats, CpuUse, InterfaceUse, MachineUse, MemoryUse, PidsUse, ProcessFacts, ProcessList,
     UpdateContainer,

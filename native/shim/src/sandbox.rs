@@ -1,5 +1,6 @@
 //! The core: containers and processes of one sandbox, from their creation to the end of the shim.
 
+mod health;
 mod running;
 
 use crate::exit_record::ExitRecord;
@@ -56,6 +57,7 @@ struct State {
     ephemeral: BTreeSet<String>,
     /// Containers whose processes stand still.
     paused: BTreeSet<String>,
+    health: BTreeMap<String, health::Health>,
     ports: Vec<bulkhead_protocol::PortBinding>,
 }
 

@@ -212,6 +212,14 @@ async fn route(
                 (&Method::POST, "pause") => sandbox.pause(id).await.map(|()| no_content()),
                 (&Method::POST, "unpause") => sandbox.unpause(id).await.map(|()| no_content()),
                 (&Method::POST, "update") => sandbox.update(id, body(request).await?).await.map(|()| no_content()),
+                (&Method::POST, "health") => {
+                    sandbox.start_health(id, body(request).await?)?;
+                    Ok(no_content())
+                }
+                (&Method::GET, "health") => {
+                    let after = query_value(&query, "after").and_then(|text| text.parse().ok());
+                    Ok(json(StatusCode::OK, &sandbox.health(id, after).await?))
+                }
                 (&Method::GET, "stats") => Ok(json(StatusCode::OK, &sandbox.stats(id).await?)),
                 (&Method::GET, "top") => Ok(json(StatusCode::OK, &sandbox.top(id).await?)),
                 _ => Err(no_such_path(&path)),

@@ -20,7 +20,7 @@ export function encodeContainerInspect(
     Created: formatTime(view.createdAtMs),
     Path: view.command[0] ?? '',
     Args: view.command.slice(1),
-    State: encodeState(view.state),
+    State: encodeState(view.state, view.health),
     Image: view.imageId,
     ResolvConfPath: view.resolvConfPath,
     HostnamePath: view.hostnamePath,

@@ -25,7 +25,7 @@ export function encodeContainerSummary(
     ...encodeSizes(sizes),
     Labels: view.config.Labels ?? {},
     State: view.state.status,
-    Status: statusText(view.state, nowMs),
+    Status: statusText(view.state, nowMs, view.health?.status),
     HostConfig: { NetworkMode: networkMode(view), ...withAnnotations },
     NetworkSettings: { Networks: encodeEndpoints(view, version) },
     Mounts: encodeMountPoints(view.hostConfig),

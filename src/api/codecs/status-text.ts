@@ -1,4 +1,5 @@
 import type { ContainerState } from '../../core/container-state.ts';
+import type { HealthReport } from '../../wire/shim-health.ts';
 
 /** Docker's words for a span of time (go-units HumanDuration). */
 export function humanDuration(durationMs: number): string {
@@ -19,12 +20,12 @@ export function humanDuration(durationMs: number): string {
 }
 
 /** The STATUS column of ps: made by the server (moby daemon/container/state.go). */
-export function statusText(state: ContainerState, nowMs: number): string {
+export function statusText(state: ContainerState, nowMs: number, health?: HealthReport['status']): string {
   switch (state.status) {
     case 'created':
       return 'Created';
     case 'running':
-      return `Up ${humanDuration(nowMs - state.startedAtMs)}`;
+      return `Up ${humanDuration(nowMs - state.startedAtMs)}${healthText(health)}`;
     case 'paused':
       return `Up ${humanDuration(nowMs - state.startedAtMs)} (Paused)`;
     case 'restarting':
@@ -36,4 +37,9 @@ export function statusText(state: ContainerState, nowMs: number): string {
     case 'dead':
       return 'Dead';
   }
+}
+
+function healthText(health: HealthReport['status'] | undefined): string {
+  if (health === undefined) return '';
+  return health === 'starting' ? ' (health: starting)' : ` (${health})`;
 }

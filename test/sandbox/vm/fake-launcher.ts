@@ -62,6 +62,8 @@ export class FakeSandbox implements Sandbox {
   pause = (): Promise<void> => refuse('pause');
   unpause = (): Promise<void> => refuse('unpause');
   update = (): Promise<void> => refuse('update');
+  startHealth = (): Promise<void> => refuse('startHealth');
+  health = (): Promise<never> => refuse('health');
   stats = (): Promise<never> => refuse('stats');
   top = (): Promise<never> => refuse('top');
   resize = (): Promise<void> => refuse('resize');
