@@ -25,7 +25,7 @@ export interface MachineFixture {
   /** Configurations that machines were saved with. */
   readonly made: readonly SandboxConfig[];
   /** Saves machines as `make` does: by default two files with content of their own. */
-  openTemplates(make?: (config: SandboxConfig) => Promise<void>): MachineTemplates;
+  openTemplates(make?: (config: SandboxConfig, signal: AbortSignal) => Promise<void>): MachineTemplates;
 }
 
 export async function makeMachineFixture(t: ExecutionContext): Promise<MachineFixture> {
@@ -71,9 +71,9 @@ export async function makeMachineFixture(t: ExecutionContext): Promise<MachineFi
         machine,
         shimPath,
         logger,
-        make: async (config) => {
+        make: async (config, signal) => {
           made.push(config);
-          await make(config);
+          await make(config, signal);
         },
       }),
   };

@@ -1,8 +1,9 @@
 import test, { type ExecutionContext } from 'ava';
+import { once } from 'node:events';
 import { mkdir, open, readFile, rename, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { MachineTemplates } from '../../src/machine/machine-templates.ts';
-import type { MachineTemplate } from '../../src/wire/shim.ts';
+import type { MachineTemplate, SandboxConfig } from '../../src/wire/shim.ts';
 import {
   listDirectory,
   makeGate,
@@ -10,6 +11,7 @@ import {
   ramOf,
   saveMachine,
   sizeOf,
+  until,
   type MachineFixture,
 } from './machine-fixture.ts';
 
@@ -225,6 +227,41 @@ test('what was begun and what other programs made is swept away, what is ours st
 
   t.deepEqual(await listDirectory(fixture.templatesDirectory), [`${key}-1x256`]);
   t.is(fixture.made.length, 1);
+});
+
+test('what the saving of a machine had on the host when its daemon died is found by the next one', async (t) => {
+  const fixture = await makeMachineFixture(t);
+  let left: SandboxConfig | undefined;
+  // A daemon that dies hears nothing of its shim any more.
+  void fixture
+    .openTemplates(async (config) => {
+      await mkdir(config.runtimeDir, { recursive: true });
+      left = config;
+      await new Promise(() => undefined);
+    })
+    .ensure(SIZE);
+  await until('it is being saved', () => left !== undefined);
+
+  await fixture.openTemplates().sweep();
+
+  await t.throwsAsync(stat(left?.runtimeDir ?? ''), { code: 'ENOENT' });
+  t.deepEqual(await listDirectory(fixture.templatesDirectory), []);
+});
+
+test('a daemon that ends gives up what it saves, and leaves nothing of it', async (t) => {
+  const fixture = await makeMachineFixture(t);
+  const templates = fixture.openTemplates(async (_, signal) => {
+    await once(signal, 'abort');
+    throw new Error('given up');
+  });
+  const wish = templates.ensure(SIZE);
+  await until('it is being saved', () => fixture.made.length === 1);
+
+  await templates.close();
+
+  t.is(await wish, undefined);
+  t.deepEqual(await listDirectory(fixture.templatesDirectory), []);
+  t.deepEqual(fixture.logged, [], 'that is no fault');
 });
 
 test('another kernel sweeps the templates of the one before', async (t) => {

@@ -7,6 +7,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
 import { busyboxImage, packImages, type TestImage } from './archive.ts';
+import { keepSavedMachines, takeSavedMachines } from './saved-machine-cache.ts';
 
 export const BULKHEAD = resolve(import.meta.dirname, '../../bin/bulkhead');
 const START_TIMEOUT_MS = 30_000;
@@ -38,6 +39,7 @@ export class TestDaemon implements AsyncDisposable {
   readonly #test: ExecutionContext;
   readonly #args: readonly string[];
   readonly #env: Readonly<Record<string, string>>;
+  readonly #sharesMachines: boolean;
   #child: ChildProcess | undefined;
 
   private constructor(
@@ -45,8 +47,10 @@ export class TestDaemon implements AsyncDisposable {
     root: string,
     args: readonly string[],
     env: Readonly<Record<string, string>>,
+    sharesMachines: boolean,
   ) {
     this.#test = test;
+    this.#sharesMachines = sharesMachines;
     this.root = root;
     this.dataRoot = join(root, 'data');
     this.execRoot = join(root, 'run');
@@ -59,13 +63,15 @@ export class TestDaemon implements AsyncDisposable {
     this.#env = env;
   }
 
-  /** `env` is added to this process's own. */
+  /** `env` is added to this process's own. Without `sharesMachines` it begins without saved machines, and nobody gets its own. */
   static async start(
     test: ExecutionContext,
     args: readonly string[] = [],
     env: Readonly<Record<string, string>> = {},
+    { sharesMachines }: { readonly sharesMachines: boolean } = { sharesMachines: true },
   ): Promise<TestDaemon> {
-    const daemon = new TestDaemon(test, await mkdtemp(join(tmpdir(), 'bh-')), args, env);
+    const daemon = new TestDaemon(test, await mkdtemp(join(tmpdir(), 'bh-')), args, env, sharesMachines);
+    if (sharesMachines) await takeSavedMachines(daemon.dataRoot);
     await daemon.start();
     return daemon;
   }
@@ -175,6 +181,7 @@ export class TestDaemon implements AsyncDisposable {
     const leaks = await this.leaks();
     if (!leaks.endsWith('0 leaks\n') || leaks.length > '0 leaks\n'.length)
       this.#test.fail(`left on the host:\n${leaks}`);
+    if (this.#sharesMachines) await keepSavedMachines(this.dataRoot);
     if (this.#test.passed) await rm(this.root, { recursive: true, force: true });
     else this.#test.log(`kept for inspection: ${this.root}\n${await this.readLog()}`);
   }

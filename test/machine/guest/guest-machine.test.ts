@@ -30,7 +30,9 @@ async function makeSpec(t: ExecutionContext): Promise<GuestMachineSpec> {
     machineType: await newestMachineType(),
     accelerator: 'tcg',
     vcpus: 2,
+    maxVcpus: 4,
     memoryBytes: 128 * 1024 ** 2,
+    maxMemoryBytes: 512 * 1024 ** 2,
     firmware: { kind: 'bios' },
     disk: [
       { path: disk, format: 'qcow2' },
