@@ -99,6 +99,11 @@ export const GUEST_CATALOGUE: readonly CatalogueEntry[] = [
     load: async () => (await import('./commands/vm.ts')).vmRestartCommand,
   },
   {
+    name: 'vm set',
+    summary: 'Change the vCPUs, memory and disk of a guest, running or not',
+    load: async () => (await import('./commands/vm-set.ts')).vmSetCommand,
+  },
+  {
     name: 'vm cp',
     summary: 'Copy a file into a guest, or out of it, through its agent',
     load: async () => (await import('./commands/vm-cp.ts')).vmCpCommand,

@@ -1,6 +1,8 @@
 import type { Duplex, Readable } from 'node:stream';
 import * as z from 'zod/mini';
 import type {
+  GuestAllocationRequest,
+  GuestAllocationResult,
   GuestExecRequest,
   GuestExecResult,
   GuestImageView,
@@ -15,6 +17,7 @@ import type { CallOptions } from './call-options.ts';
 const guestAnswer = z.custom<GuestView>((value) => isObject(value) && typeof value['id'] === 'string');
 const imageAnswer = z.custom<GuestImageView>((value) => isObject(value) && typeof value['name'] === 'string');
 const execAnswer = z.custom<GuestExecResult>((value) => isObject(value) && typeof value['exitCode'] === 'number');
+const allocationAnswer = z.custom<GuestAllocationResult>((value) => isObject(value) && Array.isArray(value['changes']));
 const launchAnswer = z.custom<GuestLaunchMessage>(isObject);
 
 /** Guest operating systems: `/bulkhead/guests` of our own API. */
@@ -64,6 +67,16 @@ export class GuestClient {
 
   async delete(name: string, options: CallOptions & { force?: boolean } = {}): Promise<void> {
     await this.#session.send('DELETE', place(name), { query: { force: options.force }, signal: options.signal });
+  }
+
+  /** Changes vCPUs, memory and disk, at once if the guest runs. */
+  async allocate(
+    name: string,
+    request: GuestAllocationRequest,
+    options: CallOptions = {},
+  ): Promise<GuestAllocationResult> {
+    const body = { json: request };
+    return this.#session.json(allocationAnswer, 'POST', place(name, 'set'), { body, signal: options.signal });
   }
 
   /** Through the guest's agent: no terminal, input at once, output at the end. */

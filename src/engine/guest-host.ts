@@ -132,6 +132,8 @@ export class GuestHost {
       accelerator: this.#context.machine.accelerator,
       vcpus: record.vcpus,
       memoryBytes: record.memoryBytes,
+      maxVcpus: Math.max(record.vcpus, record.maxVcpus),
+      maxMemoryBytes: Math.max(record.memoryBytes, record.maxMemoryBytes),
       firmware,
       disk: [
         { path: paths.disk, format: 'qcow2' },

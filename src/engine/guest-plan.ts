@@ -9,15 +9,22 @@ import type { GuestRecord } from './guest-record.ts';
 
 const DEFAULT_MEMORY_BYTES = 1024 ** 3;
 const DEFAULT_VCPUS = 2;
+/** More only take turns; many times more is a mistake. */
+const VCPUS_PER_CPU = 4;
 /** A host name, as the guest is called by it. Source: RFC 1123. */
 const NAME_PATTERN = /^[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$/;
+
+type GuestPlan = Pick<
+  GuestRecord,
+  'name' | 'vcpus' | 'maxVcpus' | 'memoryBytes' | 'maxMemoryBytes' | 'firmware' | 'machineType'
+>;
 
 /** What can be decided, and refused, before anything is fetched or made. */
 export async function planGuest(
   request: GuestLaunchRequest,
   host: HostResources,
   isTaken: (name: string) => boolean,
-): Promise<Pick<GuestRecord, 'name' | 'vcpus' | 'memoryBytes' | 'firmware' | 'machineType'>> {
+): Promise<GuestPlan> {
   const { name } = request;
   if (name !== undefined && !NAME_PATTERN.test(name)) {
     throw new EngineError(
@@ -36,7 +43,25 @@ export async function planGuest(
   if (firmware === 'uefi') await findUefiFirmware();
   // No underscores: it is a host name.
   const generated = (): string => generateName((one) => isTaken(one.replaceAll('_', '-'))).replaceAll('_', '-');
-  return { name: name ?? generated(), vcpus, memoryBytes, firmware, machineType: await newestMachineType() };
+  // The ceilings cost a guest nothing until they are used: what its host has, and four times what it began with at most.
+  const maxVcpus = request.maxVcpus ?? Math.max(vcpus, Math.min(vcpus * 4, host.cpus * VCPUS_PER_CPU));
+  const maxMemoryBytes = request.maxMemoryBytes ?? Math.max(memoryBytes, Math.min(memoryBytes * 4, host.memoryBytes));
+  if (maxVcpus < vcpus || maxMemoryBytes < memoryBytes) {
+    throw new EngineError(
+      'invalid-argument',
+      'the most of vCPUs and memory cannot be less than what the guest starts with',
+    );
+  }
+  assertFits({ vcpus: maxVcpus, memoryBytes: maxMemoryBytes }, host);
+  return {
+    name: name ?? generated(),
+    vcpus,
+    maxVcpus,
+    memoryBytes,
+    maxMemoryBytes,
+    firmware,
+    machineType: await newestMachineType(),
+  };
 }
 
 export function sizeOfDisk(request: GuestLaunchRequest, image: StoredGuestImage): number {
@@ -50,13 +75,12 @@ export function sizeOfDisk(request: GuestLaunchRequest, image: StoredGuestImage)
 }
 
 /** Refused with what was asked and what there is. */
-function assertFits(request: { vcpus: number; memoryBytes: number }, host: HostResources): void {
-  // More vCPUs than CPUs only take turns; many times more is a mistake.
-  if (request.vcpus > host.cpus * 4) {
+export function assertFits(request: { vcpus: number; memoryBytes: number }, host: HostResources): void {
+  if (request.vcpus > host.cpus * VCPUS_PER_CPU) {
     throw new EngineError(
       'limit-exceeded',
-      `${request.vcpus} vCPUs are more than four for each of this host's ${host.cpus} CPUs; ask for ${host.cpus * 4} or less`,
-      { details: { asked: request.vcpus, limit: host.cpus * 4 } },
+      `${request.vcpus} vCPUs are more than four for each of this host's ${host.cpus} CPUs; ask for ${host.cpus * VCPUS_PER_CPU} or less`,
+      { details: { asked: request.vcpus, limit: host.cpus * VCPUS_PER_CPU } },
     );
   }
   if (request.memoryBytes > host.memoryBytes) {

@@ -25,6 +25,11 @@ export interface GuestRecord {
   readonly vcpus: number;
   readonly memoryBytes: number;
   readonly diskBytes: number;
+  /** What can be had while it runs. */
+  readonly maxVcpus: number;
+  readonly maxMemoryBytes: number;
+  /** What its machine was started with: memory above it is plugged, below it taken back. */
+  readonly bootMemoryBytes?: number;
   readonly autostart?: boolean;
   /** Somebody stopped it, or it shut itself down: the daemon's start does not start it again. */
   readonly isStoppedOnPurpose?: boolean;

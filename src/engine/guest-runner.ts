@@ -58,6 +58,7 @@ export class GuestRunner {
       ...before,
       isStoppedOnPurpose: false,
       state: 'starting',
+      bootMemoryBytes: before.memoryBytes,
       reason: '',
       uid,
       bootId: await readBootId(),

@@ -1,5 +1,12 @@
 import type { Readable, Writable } from 'node:stream';
-import type { GuestExecResult, GuestImageView, GuestLaunchRequest, GuestView } from '../wire/guest.ts';
+import type {
+  GuestAllocationRequest,
+  GuestAllocationResult,
+  GuestExecResult,
+  GuestImageView,
+  GuestLaunchRequest,
+  GuestView,
+} from '../wire/guest.ts';
 
 /** Told while a launch goes on: which part of it, and what there is to say. */
 export type LaunchProgress = (phase: 'image' | 'disk' | 'start' | 'boot' | 'cloud-init', text: string) => void;
@@ -24,6 +31,8 @@ export interface GuestService {
   restart(nameOrId: string, options: { force: boolean; timeoutSeconds: number | undefined }): Promise<GuestView>;
   /** A running one only with `force`. */
   delete(nameOrId: string, options: { force: boolean }): Promise<void>;
+  /** Changes vCPUs, memory and disk, at once if it runs; says what the guest made of it. */
+  allocate(nameOrId: string, request: GuestAllocationRequest): Promise<GuestAllocationResult>;
   /** Runs a program through the guest's own agent, without network, to its end. */
   exec(
     nameOrId: string,

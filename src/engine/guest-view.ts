@@ -25,6 +25,8 @@ export function viewGuest(
     firmware: record.firmware,
     vcpus: record.vcpus,
     memoryBytes: record.memoryBytes,
+    maxVcpus: record.maxVcpus,
+    maxMemoryBytes: record.maxMemoryBytes,
     disk: { path: facts.paths.disk, virtualBytes: record.diskBytes },
     autostart: record.autostart ?? false,
     isAgentOpen: facts.isAgentOpen,

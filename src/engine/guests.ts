@@ -2,8 +2,16 @@ import { Readable } from 'node:stream';
 import { EngineError, toEngineError } from '../core/errors.ts';
 import { newId } from '../core/ids.ts';
 import type { GuestImages, StoredGuestImage } from '../machine/guest-images/guest-images.ts';
-import type { GuestExecResult, GuestImageView, GuestLaunchRequest, GuestView } from '../wire/guest.ts';
+import type {
+  GuestAllocationRequest,
+  GuestAllocationResult,
+  GuestExecResult,
+  GuestImageView,
+  GuestLaunchRequest,
+  GuestView,
+} from '../wire/guest.ts';
 import type { EngineContext } from './engine-context.ts';
+import { allocate } from './guest-allocation.ts';
 import { readLog } from './guest-console.ts';
 import { GuestHost } from './guest-host.ts';
 import { planGuest, sizeOfDisk } from './guest-plan.ts';
@@ -190,6 +198,20 @@ export class Guests implements GuestService {
         );
       }
       await this.#undo(record);
+    });
+  }
+
+  async allocate(nameOrId: string, request: GuestAllocationRequest): Promise<GuestAllocationResult> {
+    const { id } = this.#table.find(nameOrId);
+    return await this.#locks.run(id, async () => {
+      const context = {
+        table: this.#table,
+        host: this.#host,
+        hostResources: this.#context.host,
+        canUnplugCpus: this.#context.machine.accelerator === 'kvm',
+      };
+      const changes = await allocate(context, this.#table.find(id), this.#runner.get(id), request);
+      return { guest: this.inspect(id), changes };
     });
   }
 

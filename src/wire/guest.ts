@@ -16,6 +16,12 @@ export const guestLaunchSchema = z.strictObject({
     .int()
     .min(64 * MIB)
     .optional(),
+  maxVcpus: z.number().int().min(1).max(255).optional(),
+  maxMemoryBytes: z
+    .number()
+    .int()
+    .min(64 * MIB)
+    .optional(),
   /** Undefined is the image's own size. */
   diskBytes: z.number().int().min(1).optional(),
   /** cloud-init's user-data, as it is. */
@@ -29,6 +35,36 @@ export const guestLaunchSchema = z.strictObject({
   timeoutSeconds: z.number().int().min(1).optional(),
 });
 export type GuestLaunchRequest = z.infer<typeof guestLaunchSchema>;
+
+/** What is to change; undefined stays as it is. */
+export const guestAllocationSchema = z.strictObject({
+  vcpus: z.number().int().min(1).max(255).optional(),
+  memoryBytes: z
+    .number()
+    .int()
+    .min(64 * MIB)
+    .optional(),
+  diskBytes: z.number().int().min(1).optional(),
+  /** Only write it down: it holds from the next start on. */
+  nextBoot: z.boolean().optional(),
+});
+export type GuestAllocationRequest = z.infer<typeof guestAllocationSchema>;
+
+/** What came of one wish. */
+export const guestAllocationResultSchema = z.object({
+  guest: z.lazy(() => guestSchema),
+  changes: z.array(
+    z.object({
+      what: z.enum(['cpus', 'memory', 'disk.root']),
+      asked: z.number(),
+      /** As the guest confirmed it; undefined where nobody could ask it. */
+      actual: z.number().optional(),
+      /** Empty, or what is not as it was asked. */
+      note: z.string(),
+    }),
+  ),
+});
+export type GuestAllocationResult = z.infer<typeof guestAllocationResultSchema>;
 
 export const guestExecSchema = z.strictObject({
   command: z.array(z.string()).min(1),
@@ -63,6 +99,8 @@ export const guestSchema = z.object({
   firmware: z.enum(['bios', 'uefi']),
   vcpus: z.number(),
   memoryBytes: z.number(),
+  maxVcpus: z.number(),
+  maxMemoryBytes: z.number(),
   disk: z.object({ path: z.string(), virtualBytes: z.number() }),
   network: z.object({ name: z.string(), ipv4Address: z.string(), macAddress: z.string() }).optional(),
   pid: z.number().optional(),

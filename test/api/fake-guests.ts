@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import { EngineError } from '../../src/core/errors.ts';
 import type { GuestConsole, GuestService } from '../../src/engine/guest-service.ts';
-import type { GuestExecResult, GuestImageView, GuestView } from '../../src/wire/guest.ts';
+import type { GuestAllocationResult, GuestExecResult, GuestImageView, GuestView } from '../../src/wire/guest.ts';
 
 const none = (name: string): EngineError => new EngineError('not-found', `no guest ${name}`);
 
@@ -15,6 +15,7 @@ export class FakeGuests implements GuestService {
   start = (name: string): Promise<GuestView> => Promise.reject(none(name));
   stop = (name: string): Promise<GuestView> => Promise.reject(none(name));
   delete = (name: string): Promise<void> => Promise.reject(none(name));
+  allocate = (name: string): Promise<GuestAllocationResult> => Promise.reject(none(name));
   exec = (name: string): Promise<GuestExecResult> => Promise.reject(none(name));
   restart = (name: string): Promise<GuestView> => Promise.reject(none(name));
   readFile = (): Readable => Readable.from([]);

@@ -66,6 +66,26 @@ test('debian/local boots, takes its seed, answers, outlives the daemon, shuts do
   t.true(content.equals(await readFile(back)));
   t.regex((await daemon.bulkhead(['vm', 'cp', 'web:/nothing', back])).stderr, /\/nothing.*No such file/);
 
+  // What it has is changed while it runs, up and down, and the guest itself says so.
+  const set = (...wishes: string[]): Promise<Outcome> => daemon.bulkhead(['vm', 'set', 'web', ...wishes]);
+  const memoryMib = async (): Promise<number> =>
+    Number((await inGuest('awk', '/MemTotal/{print $2}', '/proc/meminfo')).stdout) / 1024;
+  t.like(await set('cpus=3', 'memory=1280M', 'disk.root=4G'), {
+    code: 0,
+    stdout: 'disk.root: 4GiB, in the guest 3.99GiB\nmemory: 1.25GiB, in the guest 1.25GiB\ncpus: 3, in the guest 3\n',
+  });
+  t.is((await inGuest('nproc')).stdout, '3\n');
+  t.true(Number((await inGuest('df', '--output=size', '-B1M', '/')).stdout.split('\n')[1]) > 3500);
+  const more = await memoryMib();
+  t.like(await set('cpus=2', 'memory=1G'), {
+    code: 0,
+    stdout: 'memory: 1GiB, in the guest 1GiB\ncpus: 2, in the guest 2\n',
+  });
+  t.is((await inGuest('nproc')).stdout, '2\n');
+  t.true((await memoryMib()) < more - 200);
+  t.regex((await set('disk.root=3G')).stderr, /would cut off the end of it/);
+  t.regex((await set('memory=20G')).stderr, /more than it can have while it runs.*--next-boot/);
+
   // A console that is attached late shows what was said before, and takes input.
   using client = connect({ host: `unix://${daemon.socketPath}` });
   const console = await client.guests.attachConsole('web');

@@ -1,7 +1,7 @@
 import test, { type ExecutionContext } from 'ava';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { run, TestDaemon, BULKHEAD } from '../support/daemon.ts';
@@ -229,6 +229,35 @@ test.serial('what cannot be is refused with the reason, before anything is made'
   t.regex(unknown.stderr, /no guest image nothing\/here/);
   t.is((await daemon.bulkhead(['vm', 'list', '-q'])).stdout, '');
 });
+
+test.serial(
+  'a stopped guest has at its next start what it was set to; a running one says what it cannot do',
+  async (t) => {
+    await using daemon = await startWithEmptyImage(t);
+    await launch(daemon, 'web', '-c', '1', '--max-cpus', '2', '--max-memory', '512M');
+    const set = (...words: string[]) => daemon.bulkhead(['vm', 'set', 'web', ...words]);
+    const above = await set('cpus=3');
+    t.regex(
+      above.stderr,
+      /guest web: 3 vCPUs are more than it can have while it runs \(it has 1, the most is 2\).*--next-boot/,
+    );
+    t.regex((await set('memory=200M')).stderr, /in steps of 128 MiB; the next is 256M/);
+    t.regex((await set('disk.root=32M')).stderr, /disks of guests only grow/);
+    t.is((await set('cpus=none')).code, 2);
+    t.regex((await set('disk.root=128M')).stdout, /^disk\.root: 128MiB \(no agent in the guest/);
+    t.is((await set('--next-boot', 'cpus=3')).stdout, 'cpus: 3 (from its next start on)\n');
+    await daemon.bulkhead(['vm', 'stop', '-f', 'web']);
+    t.is((await set('memory=256M', 'disk.root=160M')).code, 0);
+    await daemon.bulkhead(['vm', 'start', 'web']);
+    const { pid } = await inspect(daemon, 'web');
+    const args = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
+    t.true(args.includes('cpus=3,maxcpus=3') && args.some((one) => one.startsWith('size=256M')), args.join(' '));
+    const disk = (await daemon.bulkhead(['vm', 'info', '--format', '{{.disk.path}}', 'web'])).stdout.trim();
+    const info = await run(BULKHEAD, ['disk', 'info', '--allow-path', daemon.dataRoot, disk]);
+    t.regex(info.stdout, /Virtual size: 160MiB[^]*In use by: the running machine web/);
+    await daemon.bulkhead(['vm', 'delete', '-f', 'web']);
+  },
+);
 
 test.serial('images that refer elsewhere are not taken in, and one that guests stand on is not removed', async (t) => {
   await using daemon = await startWithEmptyImage(t);

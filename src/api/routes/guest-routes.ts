@@ -1,6 +1,11 @@
 import { once } from 'node:events';
 import { EngineError } from '../../core/errors.ts';
-import { guestExecSchema, guestLaunchSchema, type GuestLaunchMessage } from '../../wire/guest.ts';
+import {
+  guestAllocationSchema,
+  guestExecSchema,
+  guestLaunchSchema,
+  type GuestLaunchMessage,
+} from '../../wire/guest.ts';
 import { pathParameter, readJson, type ApiRequest } from '../api-request.ts';
 import { JsonLineStream } from '../json-line-stream.ts';
 import { booleanParameter, integerParameter, textParameter } from '../query.ts';
@@ -47,6 +52,15 @@ export const guestRoutes: readonly Route[] = [
       const force = booleanParameter(request.query, 'force');
       const timeoutSeconds = integerParameter(request.query, 'timeout');
       reply.json(200, await engine.guests.restart(pathParameter(request, 'name'), { force, timeoutSeconds }));
+    },
+  },
+  {
+    method: 'POST',
+    path: `${GUESTS}/{name}/set`,
+    async handle(request, reply, { engine }) {
+      const body = await readJson(request, guestAllocationSchema);
+      if (body === undefined) throw new EngineError('invalid-argument', 'nothing was named that should change');
+      reply.json(200, await engine.guests.allocate(pathParameter(request, 'name'), body));
     },
   },
   {

@@ -136,8 +136,11 @@ function describe(context: CommandContext, guest: GuestView): void {
     ...(guest.startedAtMs === undefined ? [] : [['Up', formatDuration(Date.now() - guest.startedAtMs)]]),
     ['Image', guest.image],
     ['Machine', `${describeMachine(guest)}, firmware ${guest.firmware}`],
-    ['vCPUs', String(guest.vcpus)],
-    ['Memory', formatBinaryBytes(guest.memoryBytes)],
+    ['vCPUs', `${guest.vcpus} (at most ${guest.maxVcpus} while it runs)`],
+    [
+      'Memory',
+      `${formatBinaryBytes(guest.memoryBytes)} (at most ${formatBinaryBytes(guest.maxMemoryBytes)} while it runs)`,
+    ],
     ['Disk', `${formatBinaryBytes(guest.disk.virtualBytes)} ${guest.disk.path}`],
     [
       'Network',

@@ -43,6 +43,9 @@ const statusSchema = z.object({
   'err-truncated': z.boolean().default(false),
 });
 
+const cpusSchema = z.array(
+  z.object({ 'logical-id': z.number(), online: z.boolean(), 'can-offline': z.boolean().default(true) }),
+);
 const readSchema = z.object({ count: z.number(), 'buf-b64': z.string(), eof: z.boolean() });
 /** Of a file, in one call. */
 const FILE_PIECE_BYTES = 512 * 1024;
@@ -60,6 +63,21 @@ export class GuestAgent {
 
   async ping(): Promise<void> {
     await this.#call('guest-ping', {}, z.unknown());
+  }
+
+  /** Has the guest use this many of its CPUs, the first ones, as far as it can; resolves with how many it uses. */
+  async useCpus(count: number): Promise<number> {
+    const read = async () =>
+      (await this.#call('guest-get-vcpus', {}, cpusSchema)).sort(
+        (one, other) => one['logical-id'] - other['logical-id'],
+      );
+    const cpus = await read();
+    const vcpus = cpus
+      .map((cpu, index) => ({ ...cpu, wanted: index < count || !cpu['can-offline'] }))
+      .filter(({ online, wanted }) => online !== wanted)
+      .map((cpu) => ({ 'logical-id': cpu['logical-id'], online: cpu.wanted }));
+    if (vcpus.length > 0) await this.#call('guest-set-vcpus', { vcpus }, z.number());
+    return (await read()).filter(({ online }) => online).length;
   }
 
   /** Runs a program in the guest to its end. There is no terminal, and its input is what is given here. */

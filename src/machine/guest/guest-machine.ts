@@ -21,6 +21,11 @@ interface AgentState {
   readonly waiters: Set<() => void>;
 }
 
+interface MachineState {
+  ending: GuestEnding;
+  readonly listeners: Set<(event: QmpEvent) => void>;
+}
+
 /** Why a machine ended, as far as it said. */
 export type GuestEnding = 'shutdown-by-guest' | 'stopped' | 'killed' | 'crashed' | 'unknown';
 
@@ -35,14 +40,9 @@ export class GuestMachine implements Disposable {
   readonly #process: ProcessHandle;
   readonly #monitor: QmpClient;
   readonly #agent: AgentState;
-  readonly #state: { ending: GuestEnding };
+  readonly #state: MachineState;
 
-  private constructor(parts: {
-    process: ProcessHandle;
-    monitor: QmpClient;
-    agent: AgentState;
-    state: { ending: GuestEnding };
-  }) {
+  private constructor(parts: { process: ProcessHandle; monitor: QmpClient; agent: AgentState; state: MachineState }) {
     this.identity = parts.process.identity;
     this.#process = parts.process;
     this.#monitor = parts.monitor;
@@ -94,7 +94,7 @@ export class GuestMachine implements Disposable {
   static async #hold(identity: ProcessIdentity, runtimeDir: string): Promise<GuestMachine> {
     const process = await ProcessHandle.open(identity);
     const agent: AgentState = { isOpen: false, waiters: new Set() };
-    const state: { ending: GuestEnding } = { ending: 'unknown' };
+    const state: MachineState = { ending: 'unknown', listeners: new Set() };
     try {
       const monitor = await connectMonitor(join(runtimeDir, MONITOR_SOCKET), identity, (event) => {
         observe(event, agent, state);
@@ -111,6 +111,22 @@ export class GuestMachine implements Disposable {
   /** What QEMU says of itself; also the way to whatever has no method here. */
   async execute(command: string, parameters: Readonly<Record<string, unknown>> = {}): Promise<unknown> {
     return await this.#monitor.execute(command, parameters);
+  }
+
+  /** Whether such an event comes within this time. */
+  async nextEvent(match: (event: QmpEvent) => boolean, timeoutMs: number): Promise<boolean> {
+    const answer = Promise.withResolvers<boolean>();
+    const listen = (event: QmpEvent): void => {
+      if (match(event)) answer.resolve(true);
+    };
+    this.#state.listeners.add(listen);
+    const timer = setTimeout(() => answer.resolve(false), timeoutMs);
+    try {
+      return await answer.promise;
+    } finally {
+      clearTimeout(timer);
+      this.#state.listeners.delete(listen);
+    }
   }
 
   /** Presses the power button and waits; false if the guest is still there after that time. */
@@ -177,7 +193,8 @@ export class GuestMachine implements Disposable {
   }
 }
 
-function observe(event: QmpEvent, agent: AgentState, state: { ending: GuestEnding }): void {
+function observe(event: QmpEvent, agent: AgentState, state: MachineState): void {
+  for (const listen of state.listeners) listen(event);
   if (event.name === 'VSERPORT_CHANGE' && event.data['id'] === AGENT_PORT) {
     agent.isOpen = event.data['open'] === true;
     if (agent.isOpen) for (const wake of agent.waiters) wake();

@@ -10,7 +10,11 @@ export interface GuestMachineSpec {
   readonly machineType: string;
   readonly accelerator: 'kvm' | 'tcg';
   readonly vcpus: number;
+  /** How many there can be while it runs. */
+  readonly maxVcpus: number;
   readonly memoryBytes: number;
+  /** How much there can be while it runs; what is above `memoryBytes` is plugged by virtio-mem. */
+  readonly maxMemoryBytes: number;
   readonly firmware:
     { readonly kind: 'bios' } | { readonly kind: 'uefi'; readonly code: string; readonly variables: string };
   /** From the guest's own disk to the last of its bases. */
@@ -32,7 +36,12 @@ export const AGENT_SOCKET = 'agent.sock';
 /** Id of the agent's port, as VSERPORT_CHANGE tells it. */
 export const AGENT_PORT = 'agent0';
 
+/** Id of the device that memory is plugged through. */
+export const PLUGGED_MEMORY = 'memory1';
+
 const MIB = 1024 * 1024;
+/** Linux takes memory in blocks of 128 MiB on x86-64; less of one would not be usable. */
+export const PLUG_BLOCK_MIB = 128;
 /** Translated code of an emulated machine, MiB: a whole distribution's start fits. */
 const TRANSLATION_CACHE_MIB = 512;
 /** Free places for what is attached later. A port costs the guest a bridge device, and half a millisecond of its start. */
@@ -53,8 +62,8 @@ export function qemuArguments(spec: GuestMachineSpec): string[] {
   add('machine', `${spec.machineType},vmport=off`);
   add('accel', spec.accelerator === 'tcg' ? `tcg,thread=multi,tb-size=${TRANSLATION_CACHE_MIB}` : 'kvm');
   add('cpu', spec.accelerator === 'tcg' ? 'max' : 'host');
-  add('smp', `cpus=${spec.vcpus}`);
-  add('m', `size=${Math.floor(spec.memoryBytes / MIB)}M`);
+  add('smp', `cpus=${spec.vcpus},maxcpus=${spec.maxVcpus}`);
+  addMemory(spec, add);
   args.push('-nodefaults', '-no-user-config');
   add('display', 'none');
   add('rtc', 'base=utc,driftfix=slew');
@@ -94,6 +103,19 @@ export function qemuArguments(spec: GuestMachineSpec): string[] {
 }
 
 type Add = (name: string, value: string) => void;
+
+/** Nothing of what can be plugged is taken from the host before it is. */
+function addMemory({ memoryBytes, maxMemoryBytes }: GuestMachineSpec, add: Add): void {
+  const sizeMib = Math.floor(memoryBytes / MIB);
+  const spareMib = Math.floor((maxMemoryBytes - memoryBytes) / MIB / PLUG_BLOCK_MIB) * PLUG_BLOCK_MIB;
+  if (spareMib <= 0) {
+    add('m', `size=${sizeMib}M`);
+    return;
+  }
+  add('m', `size=${sizeMib}M,maxmem=${sizeMib + spareMib}M`);
+  add('object', `memory-backend-ram,id=plugged,size=${spareMib}M,reserve=off`);
+  add('device', `virtio-mem-pci,id=${PLUGGED_MEMORY},memdev=plugged,requested-size=0`);
+}
 
 function addFirmware({ firmware }: GuestMachineSpec, add: Add): void {
   if (firmware.kind === 'bios') return;
