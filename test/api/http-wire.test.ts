@@ -93,7 +93,7 @@ test('unknown paths, wrong methods and endpoints that do not exist yet are 404 p
 
 test('every endpoint with a JSON body refuses other types, broken JSON and content after it', async (t) => {
   await using daemon = await startFakeDaemon();
-  for (const path of ['/containers/create', '/volumes/create', '/auth']) {
+  for (const path of ['/containers/create', '/containers/x/update', '/volumes/create', '/auth']) {
     const refusals: (readonly [AskOptions, string | RegExp])[] = [
       [
         { headers: { 'Content-Type': 'text/plain' }, body: '{}' },
@@ -112,6 +112,20 @@ test('every endpoint with a JSON body refuses other types, broken JSON and conte
       t.true(typeof expected === 'string' ? message === expected : expected.test(message), message);
     }
   }
+});
+
+test('stats and update refuse what contradicts itself, and what is not there', async (t) => {
+  await using daemon = await startFakeDaemon();
+  const contradiction = await ask(daemon, 'GET', '/containers/x/stats?one-shot=1');
+  const missing = await ask(daemon, 'GET', '/containers/x/stats?stream=0');
+  const policy = await ask(daemon, 'POST', '/containers/x/update', {
+    headers: JSON_HEADERS,
+    body: JSON.stringify({ RestartPolicy: { Name: 'sometimes' } }),
+  });
+
+  t.is(contradiction.status, 400);
+  t.is(missing.status, 404);
+  t.is(policy.status, 400);
 });
 
 test("create refuses what is wrong in itself, in Docker's words", async (t) => {
