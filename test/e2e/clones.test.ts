@@ -68,53 +68,40 @@ async function startClone(t: ExecutionContext, daemon: TestDaemon, how: StartFac
 }
 
 for (const [how, args, prepare] of beginnings) {
-  test.serial(`two machines that were ${how} share nothing that must be theirs, and know the time`, async (t) => {
-    await using daemon = await TestDaemon.start(t, args);
-    await daemon.load();
-    await prepare(daemon);
+  test.serial(
+    `two machines that were ${how} share nothing that must be theirs and know the time, and one without a network has none`,
+    async (t) => {
+      await using daemon = await TestDaemon.start(t, args);
+      await daemon.load();
+      await prepare(daemon);
 
-    const clones = [await startClone(t, daemon, how), await startClone(t, daemon, how)];
-    await daemon.docker(['rm', '-f', ...clones.map(({ id }) => id)]);
+      const clones = [await startClone(t, daemon, how), await startClone(t, daemon, how)];
+      await daemon.docker(['rm', '-f', ...clones.map(({ id }) => id)]);
 
-    for (const name of Object.keys(FACTS)) {
-      const values = clones.map(({ facts }) => facts[name] ?? '');
-      t.true(
-        values.every((value) => value.length > 4),
-        `${name}: ${values.join()}`,
-      );
-      t.is(new Set(values).size, 2, `${name}: ${values.join()}`);
-    }
-    for (const { facts, id, betweenMs } of clones) {
-      const dateMs = Number(facts['date']) * 1000;
-      t.is(facts['hostname'], id.slice(0, 12));
-      t.true(dateMs >= betweenMs[0] - 1_000 && dateMs <= betweenMs[1] + 1_000, `${dateMs} in ${betweenMs.join('–')}`);
-    }
-  });
+      for (const name of Object.keys(FACTS)) {
+        const values = clones.map(({ facts }) => facts[name] ?? '');
+        t.true(
+          values.every((value) => value.length > 4),
+          `${name}: ${values.join()}`,
+        );
+        t.is(new Set(values).size, 2, `${name}: ${values.join()}`);
+      }
+      for (const { facts, id, betweenMs } of clones) {
+        const dateMs = Number(facts['date']) * 1000;
+        t.is(facts['hostname'], id.slice(0, 12));
+        t.true(dateMs >= betweenMs[0] - 1_000 && dateMs <= betweenMs[1] + 1_000, `${dateMs} in ${betweenMs.join('–')}`);
+      }
 
-  test.serial(`a machine that was ${how} for no network has the loopback only, and its own name`, async (t) => {
-    await using daemon = await TestDaemon.start(t, args);
-    await daemon.load();
-    await prepare(daemon);
-    const script =
-      "ls /sys/class/net; awk 'NR > 2 {print $1}' /proc/net/dev; ip -o addr | awk '{print $2, $4}'; ip route; hostname";
+      await prepare(daemon);
+      const script =
+        "ls /sys/class/net; awk 'NR > 2 {print $1}' /proc/net/dev; ip -o addr | awk '{print $2, $4}'; ip route; hostname";
+      const alone = ['--network', 'none', '-h', 'hermit'];
+      const run = await daemon.docker(['run', '--name', 'alone', ...alone, 'busybox', 'sh', '-c', script]);
+      const { machineStart } = await startFacts(daemon, 'alone');
+      await daemon.docker(['rm', 'alone']);
 
-    const run = await daemon.docker([
-      'run',
-      '--name',
-      'alone',
-      '--network',
-      'none',
-      '-h',
-      'hermit',
-      'busybox',
-      'sh',
-      '-c',
-      script,
-    ]);
-    const { machineStart } = await startFacts(daemon, 'alone');
-    await daemon.docker(['rm', 'alone']);
-
-    t.is(machineStart, how);
-    t.is(run.stdout.replace('lo ::1/128\n', ''), 'lo\nlo:\nlo 127.0.0.1/8\nhermit\n', run.stderr);
-  });
+      t.is(machineStart, how);
+      t.is(run.stdout.replace('lo ::1/128\n', ''), 'lo\nlo:\nlo 127.0.0.1/8\nhermit\n', run.stderr);
+    },
+  );
 }

@@ -16,12 +16,15 @@ import {
 /** Machines are restored at the start, none waits. */
 const RESTORED = ['--pool', '0'];
 
-/** A daemon whose next start of the default size comes from a saved machine. */
-async function startSaved(t: ExecutionContext): Promise<{ daemon: TestDaemon; saved: SavedMachine }> {
-  const daemon = await TestDaemon.start(t, RESTORED, {}, { sharesMachines: false });
+/** A daemon that has saved no machine yet, and does so for itself. */
+const startDaemon = (t: ExecutionContext, args = RESTORED): Promise<TestDaemon> =>
+  TestDaemon.start(t, args, {}, { sharesMachines: false });
+
+/** After it the next start of the default size comes from a saved machine. */
+async function saveMachine(t: ExecutionContext, daemon: TestDaemon): Promise<SavedMachine> {
   await daemon.load();
   await assertRestoresSoon(t, daemon);
-  return { daemon, saved: await untilSaved(daemon) };
+  return await untilSaved(daemon);
 }
 
 async function assertRuns(t: ExecutionContext, daemon: TestDaemon, how: StartFacts['machineStart']): Promise<void> {
@@ -60,7 +63,7 @@ async function flipBit(path: string): Promise<void> {
 test.serial(
   'a machine is saved at the first start, the second one is restored from it, sized ones get their own',
   async (t) => {
-    await using daemon = await TestDaemon.start(t, RESTORED, {}, { sharesMachines: false });
+    await using daemon = await startDaemon(t);
     await daemon.load();
 
     await assertRuns(t, daemon, 'booted');
@@ -72,7 +75,7 @@ test.serial(
 );
 
 test.serial('without saved machines every machine boots, and nothing is saved', async (t) => {
-  await using daemon = await TestDaemon.start(t, ['--no-saved-machines'], {}, { sharesMachines: false });
+  await using daemon = await startDaemon(t, ['--no-saved-machines']);
   await daemon.load();
 
   await assertRuns(t, daemon, 'booted');
@@ -82,8 +85,8 @@ test.serial('without saved machines every machine boots, and nothing is saved', 
 });
 
 test.serial('what 20 clones wrote to memory and disk is in no saved machine', async (t) => {
-  const { daemon, saved } = await startSaved(t);
-  await using _ = daemon;
+  await using daemon = await startDaemon(t);
+  const saved = await saveMachine(t, daemon);
   const before = await Promise.all([hashSparse(saved.ramPath), hashSparse(saved.statePath)]);
   const script =
     'yes written | head -c 2000000 | tee /on-disk >/dev/shm/in-memory; sync; md5sum <on-disk; md5sum </dev/shm/in-memory';
@@ -107,51 +110,48 @@ test.serial('what 20 clones wrote to memory and disk is in no saved machine', as
   );
 });
 
-for (const [what, damage] of [
-  ['a bit of its memory', ({ ramPath }) => flipBit(ramPath)],
-  ['a bit of its state', ({ statePath }) => flipBit(statePath)],
-  [
-    'the second half of its state',
-    async ({ statePath }) => truncate(statePath, Math.floor((await stat(statePath)).size / 2)),
-  ],
-] as const satisfies readonly [string, (saved: SavedMachine) => Promise<void>][]) {
-  test.serial(
-    `a saved machine that lost ${what} while no daemon ran is made anew, and containers run meanwhile`,
-    async (t) => {
-      const { daemon, saved } = await startSaved(t);
-      await using _ = daemon;
+test.serial(
+  'a saved machine that was damaged while no daemon ran is made anew, and containers run meanwhile',
+  async (t) => {
+    await using daemon = await startDaemon(t);
+    const saved = await saveMachine(t, daemon);
 
-      await daemon.stop();
-      await damage(saved);
-      await daemon.start();
+    await daemon.stop();
+    await flipBit(saved.ramPath);
+    await daemon.start();
+    await assertRuns(t, daemon, 'booted');
+    await assertRestoresSoon(t, daemon);
+
+    t.true((await untilSaved(daemon)).createdAtMs > saved.createdAtMs);
+  },
+);
+
+test.serial(
+  'a saved machine that is damaged under a daemon that uses it is made anew, and containers run meanwhile',
+  async (t) => {
+    await using daemon = await startDaemon(t);
+    let saved = await saveMachine(t, daemon);
+
+    for (const damage of [
+      () => flipBit(saved.ramPath),
+      async () => truncate(saved.statePath, Math.floor((await stat(saved.statePath)).size / 2)),
+    ]) {
+      await damage();
       await assertRuns(t, daemon, 'booted');
       await assertRestoresSoon(t, daemon);
+      const anew = await untilSaved(daemon);
 
-      t.true((await untilSaved(daemon)).createdAtMs > saved.createdAtMs);
-    },
-  );
-
-  test.serial(
-    `a saved machine that lost ${what} under a daemon that uses it is made anew, and containers run meanwhile`,
-    async (t) => {
-      const { daemon, saved } = await startSaved(t);
-      await using _ = daemon;
-      await assertRuns(t, daemon, 'restored');
-
-      await damage(saved);
-      await assertRuns(t, daemon, 'booted');
-      await assertRestoresSoon(t, daemon);
-
-      t.true((await untilSaved(daemon)).createdAtMs > saved.createdAtMs);
-    },
-  );
-}
+      t.true(anew.createdAtMs > saved.createdAtMs);
+      saved = anew;
+    }
+  },
+);
 
 test.serial(
   'a saved machine that is whole by its digests and cannot be restored is made anew; its container boots',
   async (t) => {
-    const { daemon, saved } = await startSaved(t);
-    await using _ = daemon;
+    await using daemon = await startDaemon(t);
+    const saved = await saveMachine(t, daemon);
 
     await daemon.stop();
     await writeFile(saved.statePath, 'no state of a machine');
@@ -168,7 +168,7 @@ test.serial(
 );
 
 test.serial('a daemon that dies while it saves a machine leaves nothing half made', async (t) => {
-  await using daemon = await TestDaemon.start(t, RESTORED, {}, { sharesMachines: false });
+  await using daemon = await startDaemon(t);
   await daemon.load();
 
   const run = daemon.docker(['run', '--rm', 'busybox', 'true'], { timeoutMs: 20_000 });
