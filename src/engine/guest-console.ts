@@ -2,7 +2,6 @@ import { watch } from 'node:fs';
 import { open, stat, truncate, writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { Writable, Readable } from 'node:stream';
-import type { Logger } from 'pino';
 
 /** What an attached client sees of what was said before it came. */
 const ATTACH_TAIL_BYTES = 64 * 1024;
@@ -11,6 +10,10 @@ const MAXIMUM_LOG_BYTES = 8 * 1024 * 1024;
 const KEPT_TAIL_BYTES = 1024 * 1024;
 const CHUNK_BYTES = 64 * 1024;
 
+interface ConsoleLogger {
+  readonly warn: (facts: object, message: string) => void;
+}
+
 /**
  * The serial console of a running guest. Its output is read from the log that QEMU writes, so that every reader gets every byte in order,
  * however many there are and whenever they come; its input goes through QEMU's console socket, which takes one connection: this one.
@@ -18,13 +21,13 @@ const CHUNK_BYTES = 64 * 1024;
 export class RunningConsole implements Disposable {
   readonly #logPath: string;
   readonly #socketPath: string;
-  readonly #logger: Pick<Logger, 'warn'>;
+  readonly #logger: ConsoleLogger;
   readonly #ended = new AbortController();
   readonly #watcher: Disposable;
   #socket: Socket | undefined;
   #cutting = false;
 
-  constructor(options: { logPath: string; socketPath: string; logger: Pick<Logger, 'warn'> }) {
+  constructor(options: { logPath: string; socketPath: string; logger: ConsoleLogger }) {
     this.#logPath = options.logPath;
     this.#socketPath = options.socketPath;
     this.#logger = options.logger;
