@@ -36,9 +36,9 @@
 mod health;
 mod usage;
 
+pub use health::{HealthCheck, HealthReport, Probe};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-pub use health::{HealthCheck, HealthReport, Probe};
 pub use usage::{
     BlockIoUse, ContainerStats, CpuUse, InterfaceUse, MachineUse, MemoryUse, PidsUse, ProcessFacts, ProcessList,
     UpdateContainer,
