@@ -82,7 +82,11 @@ const LEGAL_STATES: Readonly<Record<string, readonly string[]>> = {
 
 /** Names of what a command is about, from the daemon; none if it does not answer. */
 async function nameObjects(context: Pick<CommandContext, 'client'>, usage: string, command: string): Promise<string[]> {
+  // Disk images are files: the shell knows those.
+  if (command.startsWith('disk ')) return [];
   try {
+    if (/\bGUEST\b/.test(usage)) return (await context.client().guests.list()).map((guest) => guest.name);
+    if (command.startsWith('vm ')) return (await context.client().guests.listImages()).map((image) => image.name);
     if (/\bCONTAINER\b/.test(usage)) {
       const legal = LEGAL_STATES[command];
       const containers = await context.client().containers.list({ all: true });

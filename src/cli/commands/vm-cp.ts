@@ -62,7 +62,7 @@ async function copyOut(context: CommandContext, from: GuestPath, target: string,
   const partial = `${path}.${process.pid}.partial`;
   try {
     await using file = await open(partial, 'wx');
-    await pipeline(content, file.createWriteStream({ autoClose: false }));
+    await file.writeFile(content);
     await rename(partial, path);
   } catch (error) {
     await rm(partial, { force: true });
