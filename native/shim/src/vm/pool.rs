@@ -99,7 +99,8 @@ impl VmWall {
             Ok(exit) => self.settle(exit).await.map(drop)?,
             Err(_) => {
                 let kill = Kill { signal: libc::SIGKILL };
-                self.settle(agent.tell(&format!("{process}/kill"), &kill).await).await?;
+                // Refused if it has ended this moment; of a machine that broke the next request tells.
+                let _ = agent.tell(&format!("{process}/kill"), &kill).await;
                 self.settle(agent.ask::<Exit>(Method::GET, &wait).await).await.map(drop)?;
             }
         }
