@@ -241,8 +241,10 @@ export class Containers implements ContainerService {
     const record = this.#context.table.find(nameOrId);
     if (condition === 'not-running' && !isRunning(record.state)) {
       const { state } = record;
+      // One whose program could not be started has an exit code, too.
+      const exitCode = state.status === 'created' ? (state.exitCode ?? 0) : 0;
       const ended =
-        state.status === 'exited' ? { exitCode: state.exitCode, error: state.error } : { exitCode: 0, error: '' };
+        state.status === 'exited' ? { exitCode: state.exitCode, error: state.error } : { exitCode, error: '' };
       return { result: Promise.resolve(ended) };
     }
     return { result: this.#waiters.add(record.id, condition, signal) };
