@@ -152,6 +152,7 @@ test.serial(
   'a daemon killed at any moment of a refill or a start leaves nothing that the next one does not find',
   async (t) => {
     const ROUNDS = 8;
+    t.timeout(10 * 60_000);
     await using daemon = await TestDaemon.start(t);
     await daemon.load();
 
@@ -244,6 +245,7 @@ const ODD = {
 };
 
 test.serial('images whose programs do not end, fail, are not there or kill are started again and again', async (t) => {
+  t.timeout(10 * 60_000);
   await using daemon = await TestDaemon.start(t);
   const busybox = await busyboxImage();
   const images = Object.entries(ODD).map(([name, { command }]) => ({

@@ -85,6 +85,7 @@ test.serial('without saved machines every machine boots, and nothing is saved', 
 });
 
 test.serial('what 20 clones wrote to memory and disk is in no saved machine', async (t) => {
+  t.timeout(10 * 60_000);
   await using daemon = await startDaemon(t);
   const saved = await saveMachine(t, daemon);
   const before = await Promise.all([hashSparse(saved.ramPath), hashSparse(saved.statePath)]);
