@@ -64,8 +64,9 @@ pub fn run(config_fd: RawFd) -> Result<i32, Failure> {
     let monitor = Monitor::new(take_descriptor(monitor_fd, "monitor")?);
     let kvm = open_kvm(kvm_fd)?;
     if let Some(jail) = spec.jail {
-        // Beside the vCPUs: disks, streams, and this one.
-        jail::enter(jail, vcpus + 3).map_err(no_jail)?;
+        // Beside the vCPUs: disks, streams, this one, and the kernel's own: from 6.12 on KVM makes a thread of this user's at the first
+        // KVM_RUN (for huge pages), which without room fails with EAGAIN for ever.
+        jail::enter(jail, vcpus + 8).map_err(no_jail)?;
     }
     jail::restrict().map_err(no_jail)?;
     let start: ThreadStart = Arc::new(seccomp::confine);

@@ -255,13 +255,14 @@ impl Process {
         self.agent.write_all(&preamble).unwrap();
         // What comes before the answer is left over from a session that broke off.
         let mut seen = Vec::new();
-        let mut piece = [0; 4096];
+        // Byte by byte: what comes after it is HTTP/2.
+        let mut piece = [0; 1];
         while !seen.ends_with(&preamble) {
             match self.agent.read(&mut piece) {
                 Ok(count) if count > 0 && seen.len() < 1 << 20 => seen.extend_from_slice(&piece[..count]),
                 other => {
                     let state = self.ask(json!({ "do": "query" }));
-                    panic!("no agent after {deadline:?}: {other:?}\n{state:#}\n--- serial\n{}", self.serial())
+                    panic!("no agent after {deadline:?}: {other:?}\n{state}\n--- serial\n{}", self.serial())
                 }
             }
         }

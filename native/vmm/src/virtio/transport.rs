@@ -109,9 +109,19 @@ impl Transport {
     /// What there is to tell of the device: its name, why it stopped if it did, and what it says itself.
     pub fn describe(&self) -> serde_json::Value {
         let inner = self.inner();
+        let queues = inner.queues.iter().filter(|queue| queue.ready()).map(|queue| {
+            let available = queue.avail_idx(&*self.ram, std::sync::atomic::Ordering::Acquire);
+            serde_json::json!({
+                "offered": available.map_or(0, |index| index.0),
+                "taken": queue.next_avail(),
+                "used": queue.next_used(),
+            })
+        });
         serde_json::json!({
             "name": self.name,
             "active": inner.active,
+            "interruptStatus": self.interrupt.status(),
+            "queues": queues.collect::<Vec<_>>(),
             "broken": inner.broken,
             "own": inner.device.describe(),
         })
