@@ -14,6 +14,9 @@ import { className, factsKey, readTemplateFacts, templateName, type TemplateFact
 /** More sizes than this are not kept saved: each takes some 80 MiB of disk. */
 const TEMPLATES_MAX = 8;
 
+/** A host that was too busy for it may be so no longer. */
+const RETRY_MS = 60_000;
+
 const manifestSchema = z.object({ ramSha256: z.string(), stateSha256: z.string(), createdAtMs: z.number() });
 
 export interface MachineTemplatesOptions {
@@ -69,11 +72,14 @@ export class MachineTemplates {
   async ensure(size: MachineClass): Promise<MachineTemplate | undefined> {
     const name = className(size);
     let wanted = this.#templates.get(name);
+    if (wanted && (await wanted.made) === undefined && performance.now() > wanted.retryAfterMs) wanted = undefined;
     if (!wanted) {
       const checked = this.#queue.then(() => this.#check(size));
       const made = checked.then((found) => found ?? this.#make(size));
       this.#queue = made;
-      wanted = { checked, made };
+      const retry: WantedTemplate = { checked, made, retryAfterMs: Infinity };
+      void made.then(() => (retry.retryAfterMs = performance.now() + RETRY_MS));
+      wanted = retry;
       this.#templates.set(name, wanted);
     }
     return (await wanted.made)?.files;
@@ -229,6 +235,8 @@ interface WantedTemplate {
   readonly checked: Promise<KnownTemplate | undefined>;
   /** That, or what was made. */
   readonly made: Promise<KnownTemplate | undefined>;
+  /** When another try is worth it if this one fails (node: performance.now). */
+  retryAfterMs: number;
 }
 
 /** A template whose content was checked, and how its files looked then. */

@@ -79,6 +79,8 @@ export class MachinePool {
   readonly #classes = new Map<string, PoolClass>();
   /** Images that no machine came up with. */
   readonly #unfitImages = new Set<string>();
+  /** Machines whose size is not wanted any more are on their way out. */
+  #clearing: Promise<unknown> = Promise.resolve();
   /** The one filling that is under way. */
   #filling: Promise<void> | undefined;
   /** The machine that is being prepared for an image. */
@@ -189,7 +191,7 @@ export class MachinePool {
   async close(): Promise<void> {
     this.#ending.abort();
     clearTimeout(this.#retry);
-    await this.#filling;
+    await Promise.all([this.#filling, this.#clearing]);
     const all = [...this.#classes.values()].flatMap(({ waiting }) => waiting.splice(0));
     await Promise.all(all.map((machine) => this.#end(machine, machine.sandbox)));
   }
@@ -206,7 +208,7 @@ export class MachinePool {
     for (const one of surplus) {
       const gone = this.#classes.get(one)?.waiting ?? [];
       this.#classes.delete(one);
-      for (const machine of gone) void this.discard(machine);
+      for (const machine of gone) this.#clearing = Promise.all([this.#clearing, this.discard(machine)]);
     }
     return entry;
   }
