@@ -20,7 +20,7 @@ export interface AllocationContext {
   readonly table: GuestTable;
   readonly host: GuestHost;
   readonly hostResources: HostResources;
-  readonly canUnplugCpus: boolean;
+  readonly canHotplugCpus: boolean;
 }
 
 /**
@@ -51,7 +51,7 @@ export async function allocate(
   }
   if (vcpus !== undefined) {
     save({ vcpus, maxVcpus: Math.max(record.maxVcpus, vcpus) });
-    changes.push(isLive ? await vcpusLive(running, vcpus, context.canUnplugCpus) : later('cpus', vcpus, running));
+    changes.push(isLive ? await vcpusLive(running, vcpus, context.canHotplugCpus) : later('cpus', vcpus, running));
   }
   return changes;
 }
@@ -102,8 +102,8 @@ function later(what: Change['what'], asked: number, running: RunningGuest | unde
   return { what, asked, note: running ? 'from its next start on' : '' };
 }
 
-async function vcpusLive(guest: RunningGuest, asked: number, canUnplug: boolean): Promise<Change> {
-  const { count, note } = await setVcpus(guest.machine, asked, canUnplug);
+async function vcpusLive(guest: RunningGuest, asked: number, canHotplug: boolean): Promise<Change> {
+  const { count, note } = await setVcpus(guest.machine, asked, canHotplug);
   if (!guest.machine.isAgentOpen) {
     const text = `the machine has ${count}; without an agent in the guest nobody can say, or change, how many it uses`;
     return { what: 'cpus', asked, note: note || text };

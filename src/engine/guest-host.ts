@@ -120,6 +120,7 @@ export class GuestHost {
 
   async machineSpec(record: GuestRecord, uid: number): Promise<GuestMachineSpec> {
     const paths = this.paths(record.id);
+    const { accelerator } = this.#context.machine;
     const hex = record.id.slice(0, 32);
     const firmware =
       record.firmware === 'bios'
@@ -129,8 +130,9 @@ export class GuestHost {
       name: record.name,
       uuid: [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-'),
       machineType: record.machineType,
-      accelerator: this.#context.machine.accelerator,
-      vcpus: record.vcpus,
+      accelerator,
+      // In emulation none can be plugged later (see setVcpus): the machine has all, and the guest is told how many to use.
+      vcpus: accelerator === 'tcg' ? Math.max(record.vcpus, record.maxVcpus) : record.vcpus,
       memoryBytes: record.memoryBytes,
       maxVcpus: Math.max(record.vcpus, record.maxVcpus),
       maxMemoryBytes: Math.max(record.memoryBytes, record.maxMemoryBytes),

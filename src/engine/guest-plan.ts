@@ -22,10 +22,14 @@ type GuestPlan = Pick<
 /** What can be decided, and refused, before anything is fetched or made. */
 export async function planGuest(
   request: GuestLaunchRequest,
-  host: HostResources,
-  isTaken: (name: string) => boolean,
+  surroundings: {
+    readonly host: HostResources;
+    readonly accelerator: 'kvm' | 'tcg';
+    readonly isTaken: (name: string) => boolean;
+  },
 ): Promise<GuestPlan> {
   const { name } = request;
+  const { host, accelerator, isTaken } = surroundings;
   if (name !== undefined && !NAME_PATTERN.test(name)) {
     throw new EngineError(
       'invalid-argument',
@@ -44,7 +48,9 @@ export async function planGuest(
   // No underscores: it is a host name.
   const generated = (): string => generateName((one) => isTaken(one.replaceAll('_', '-'))).replaceAll('_', '-');
   // The ceilings cost a guest nothing until they are used: what its host has, and four times what it began with at most.
-  const maxVcpus = request.maxVcpus ?? Math.max(vcpus, Math.min(vcpus * 4, host.cpus * VCPUS_PER_CPU));
+  // In emulation no CPU can be plugged: those above are there from the start, so they are only if somebody asks for them.
+  const spareVcpus = accelerator === 'tcg' ? 0 : Math.min(vcpus * 4, host.cpus * VCPUS_PER_CPU);
+  const maxVcpus = request.maxVcpus ?? Math.max(vcpus, spareVcpus);
   const maxMemoryBytes = request.maxMemoryBytes ?? Math.max(memoryBytes, Math.min(memoryBytes * 4, host.memoryBytes));
   if (maxVcpus < vcpus || maxMemoryBytes < memoryBytes) {
     throw new EngineError(

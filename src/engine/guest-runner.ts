@@ -152,12 +152,29 @@ export class GuestRunner {
       settled: settled.promise,
     };
     this.#running.set(record.id, guest);
+    this.#trimCpus(record.id, guest);
     machine.ended
       .then((ending) => this.#settle(record.id, guest, ending))
       .catch((error: unknown) => {
         if (!this.#isDetached) this.#context.logger.error({ err: error, guest: record.name }, 'cannot settle a guest');
       })
       .finally(() => settled.resolve(undefined));
+  }
+
+  /** In emulation a machine has all the CPUs that it can ever have: at every boot the guest is told how many of them to use. */
+  #trimCpus(id: string, guest: RunningGuest): void {
+    const record = this.#table.get(id);
+    if (!record || this.#context.machine.accelerator !== 'tcg' || record.maxVcpus <= record.vcpus) return;
+    guest.machine
+      .agentOpened(guest.console.ended)
+      .then(async () => {
+        const now = this.#table.get(id);
+        if (now) await guest.agent.useCpus(now.vcpus);
+      })
+      .catch((error: unknown) => {
+        if (!guest.console.ended.aborted)
+          this.#context.logger.warn({ err: error, guest: record.name }, 'the guest uses more CPUs than it should');
+      });
   }
 
   /** Not under the guest's lock, which whoever waits for this end holds; the state changes in one step. */

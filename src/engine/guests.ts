@@ -95,7 +95,11 @@ export class Guests implements GuestService {
   }
 
   async launch(request: GuestLaunchRequest, onProgress: LaunchProgress, signal: AbortSignal): Promise<GuestView> {
-    const plan = await planGuest(request, this.#context.host, (name) => this.#table.isNameTaken(name));
+    const plan = await planGuest(request, {
+      host: this.#context.host,
+      accelerator: this.#context.machine.accelerator,
+      isTaken: (name) => this.#table.isNameTaken(name),
+    });
     const image = await this.#images.ensure(request.image, (text) => onProgress('image', text));
     const diskBytes = sizeOfDisk(request, image);
     signal.throwIfAborted();
@@ -208,7 +212,7 @@ export class Guests implements GuestService {
         table: this.#table,
         host: this.#host,
         hostResources: this.#context.host,
-        canUnplugCpus: this.#context.machine.accelerator === 'kvm',
+        canHotplugCpus: this.#context.machine.accelerator === 'kvm',
       };
       const changes = await allocate(context, this.#table.find(id), this.#runner.get(id), request);
       return { guest: this.inspect(id), changes };

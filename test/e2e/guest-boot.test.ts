@@ -30,6 +30,8 @@ test('debian/local boots, takes its seed, answers, outlives the daemon, shuts do
       'web',
       '-c',
       '2',
+      '--max-cpus',
+      '3',
       '-m',
       '1G',
       '-d',

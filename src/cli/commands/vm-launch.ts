@@ -35,7 +35,7 @@ export const vmLaunchCommand = defineCommand({
     firmware: { kind: 'string', summary: 'bios or uefi (default bios)', check: oneOf('bios', 'uefi') },
     'max-cpus': {
       kind: 'integer',
-      summary: 'Virtual CPUs that it can be given while it runs (default four times as many)',
+      summary: 'Virtual CPUs that it can be given while it runs (default four times as many, in emulation none more)',
     },
     'max-memory': {
       kind: 'string',

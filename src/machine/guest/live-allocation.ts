@@ -22,20 +22,22 @@ const cpusSchema = z.array(
 );
 
 /**
- * Plugs virtual CPUs, or unplugs them where that may be done; resolves with how many the machine has then. The guest may use fewer yet.
- * @param canUnplug false in emulation: QEMU 7.2 corrupts its memory when a CPU is plugged after one was unplugged ("corrupted double-linked
- *   list", and the machine is gone), so there CPUs are only taken out of use, by the guest.
+ * Plugs or unplugs virtual CPUs where that may be done; resolves with how many the machine has then. The guest may use fewer.
+ * @param canHotplug false in emulation. QEMU 7.2 then ends in the middle of it, and the guest with it: a new CPU finds no free region in a
+ *   translation cache that is in use ("tcg_region_initial_alloc__locked: assertion failed"), and one that is plugged after another was
+ *   unplugged corrupts memory. There a machine has all its CPUs from its start, and the guest uses as many as it should.
  */
 export async function setVcpus(
   machine: GuestMachine,
   wanted: number,
-  canUnplug: boolean,
+  canHotplug: boolean,
 ): Promise<{ count: number; note: string }> {
   const read = async () => cpusSchema.parse(await machine.execute('query-hotpluggable-cpus'));
   const order = (cpu: { props: Record<string, number> }): number =>
     (cpu.props['socket-id'] ?? 0) * 1e6 + (cpu.props['core-id'] ?? 0) * 1e3 + (cpu.props['thread-id'] ?? 0);
   const cpus = (await read()).sort((left, right) => order(left) - order(right));
   const present = cpus.filter((cpu) => cpu['qom-path'] !== undefined);
+  if (!canHotplug) return { count: present.length, note: '' };
   for (const cpu of cpus
     .filter((one) => one['qom-path'] === undefined)
     .slice(0, Math.max(0, wanted - present.length))) {
@@ -43,7 +45,7 @@ export async function setVcpus(
   }
   const isThere = async (path: string): Promise<boolean> => (await read()).some((cpu) => cpu['qom-path'] === path);
   let note = '';
-  for (const cpu of canUnplug ? present.slice(wanted).reverse() : []) {
+  for (const cpu of present.slice(wanted).reverse()) {
     note = await unplugCpu(machine, cpu['qom-path'] ?? '', isThere);
     if (note !== '') break;
   }
