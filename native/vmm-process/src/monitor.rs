@@ -14,7 +14,8 @@
 //! | `limit` | `device`, `bytesPerSecond`, `operationsPerSecond` | new limits; 0 is none |
 //! | `save` | one descriptor | the paused machine's state is written there |
 
-use bulkhead_vmm::config::{BackendSpec, take_backend};
+use bulkhead_vmm::config::take_backend;
+use bulkhead_vmm::spec::BackendSpec;
 use bulkhead_vmm::virtio::device::Control;
 use bulkhead_vmm::{Error, Machine, state};
 use serde::Deserialize;

@@ -3,7 +3,8 @@
 use crate::jail::{self, JailSpec};
 use crate::monitor::{Monitor, Wish};
 use crate::{seccomp, status};
-use bulkhead_vmm::config::{self, CONFIG_BYTES_MAX, FdSpec, MachineSpec};
+use bulkhead_vmm::config;
+use bulkhead_vmm::spec::{CONFIG_BYTES_MAX, FdSpec, MachineSpec};
 use bulkhead_vmm::threads::ThreadStart;
 use bulkhead_vmm::{Ending, Error, Machine, ThreadKind};
 use kvm_ioctls::Kvm;

@@ -19,6 +19,7 @@ pub mod layout;
 pub mod machine;
 pub mod memory;
 pub mod registers;
+pub mod spec;
 pub mod state;
 pub mod threads;
 pub mod vcpu;

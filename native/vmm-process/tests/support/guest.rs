@@ -59,8 +59,8 @@ impl Image {
         fs::copy("/bin/busybox", base.join("bin/busybox")).unwrap();
         fs::write(base.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
         for applet in [
-            "sh", "cat", "dd", "md5sum", "ping", "sleep", "ip", "sync", "uname", "wc", "echo", "nc", "grep", "mv", "ls",
-            "true", "fstrim",
+            "sh", "cat", "dd", "md5sum", "ping", "sleep", "ip", "sync", "uname", "wc", "echo", "nc", "grep", "mv",
+            "ls", "true", "fstrim",
         ] {
             std::os::unix::fs::symlink("busybox", base.join("bin").join(applet)).unwrap();
         }

@@ -3,7 +3,8 @@
 //! Port 0 is reserved for a console that a guest kernel would open itself, and is not there. A port's bytes wait in the host's socket
 //! until the guest has opened it: Linux drops what comes before.
 
-use crate::virtio::buffers::{Buffers, Pieces};
+use crate::virtio::buffers::Buffers;
+use crate::virtio::console_stream::{ControlMessage, Received, event, make_nonblocking, receive_once, send};
 use crate::virtio::device::{Active, Broken, Changed, Control, Step, VirtioDevice, Work, read_config_bytes};
 use crate::virtio::{feature, kind};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use virtio_queue::{QueueOwnedT, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
 const FEATURE_MULTIPORT: u64 = 1 << 1;
@@ -22,43 +22,10 @@ const CONTROL_TRANSMIT: usize = 3;
 const PORTS_MAX: usize = 9;
 /// Messages that wait for the driver; one that makes more is not a driver.
 const MESSAGES_MAX: usize = 256;
-/// Buffers that one read fills.
-const READ_BUFFERS_MAX: usize = 64;
 /// Reads or writes of one turn.
 const TURN_READS_MAX: usize = 64;
 /// A port's name.
 const NAME_BYTES_MAX: usize = 64;
-
-/// Control events (§5.3.6.2).
-mod event {
-    pub const DEVICE_READY: u16 = 0;
-    pub const PORT_ADD: u16 = 1;
-    pub const PORT_READY: u16 = 3;
-    pub const PORT_OPEN: u16 = 6;
-    pub const PORT_NAME: u16 = 7;
-}
-
-/// `struct virtio_console_control`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ControlMessage {
-    id: u32,
-    event: u16,
-    value: u16,
-}
-
-impl ControlMessage {
-    fn parse(bytes: [u8; 8]) -> Self {
-        Self {
-            id: u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-            event: u16::from_le_bytes([bytes[4], bytes[5]]),
-            value: u16::from_le_bytes([bytes[6], bytes[7]]),
-        }
-    }
-
-    fn bytes(self) -> Vec<u8> {
-        [self.id.to_le_bytes().as_slice(), &self.event.to_le_bytes(), &self.value.to_le_bytes()].concat()
-    }
-}
 
 /// A port.
 #[derive(Debug)]
@@ -259,99 +226,6 @@ impl Console {
         })?;
         if broken { self.hang_up(index, active) } else { Ok(()) }
     }
-}
-
-enum Received {
-    Bytes,
-    Nothing,
-    End,
-}
-
-/// One read into as many buffers as the driver has put there.
-fn receive_once(stream: &OwnedFd, index: usize, active: &mut Active<'_>) -> Result<Received, Broken> {
-    let ram = active.ram;
-    let queue = &mut active.queues[index];
-    let mut buffers: Vec<(u16, usize)> = Vec::new();
-    let mut room = Pieces::default();
-    loop {
-        queue.disable_notification(ram)?;
-        while buffers.len() < READ_BUFFERS_MAX {
-            let Some(chain) = queue.iter(ram)?.next() else { break };
-            let head = chain.head_index();
-            let pieces = Buffers::parse(chain, ram).map(|buffers| buffers.writable).unwrap_or_default();
-            let bytes = pieces.len();
-            if room.append(pieces).is_err() {
-                queue.go_to_previous_position();
-                break;
-            }
-            buffers.push((head, bytes));
-        }
-        if !buffers.is_empty() || !queue.enable_notification(ram)? {
-            break;
-        }
-    }
-    if room.is_empty() {
-        // Buffers without room would be offered for ever.
-        for (head, _) in &buffers {
-            queue.add_used(ram, *head, 0)?;
-        }
-        return Ok(Received::Nothing);
-    }
-    let vectors = room.io_vectors();
-    // SAFETY: the vectors are guest memory that the pieces borrow, at most UIO_MAXIOV of them.
-    let count = unsafe { libc::readv(stream.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32) };
-    let Ok(mut left) = usize::try_from(count) else {
-        let cause = io::Error::last_os_error();
-        buffers.iter().for_each(|_| queue.go_to_previous_position());
-        return Ok(match cause.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Received::Nothing,
-            _ => Received::End,
-        });
-    };
-    let used = used_buffers(&buffers, left);
-    for (head, bytes) in &buffers[..used] {
-        let filled = left.min(*bytes);
-        queue.add_used(ram, *head, filled as u32)?;
-        left -= filled;
-    }
-    buffers[used..].iter().for_each(|_| queue.go_to_previous_position());
-    if used > 0 && queue.needs_notification(ram)? {
-        active.interrupt.tell_used();
-    }
-    Ok(if count == 0 { Received::End } else { Received::Bytes })
-}
-
-/// How many buffers hold this many bytes.
-fn used_buffers(buffers: &[(u16, usize)], bytes: usize) -> usize {
-    let mut left = bytes;
-    buffers
-        .iter()
-        .take_while(|(_, room)| {
-            left > 0 && {
-                left = left.saturating_sub(*room);
-                true
-            }
-        })
-        .count()
-}
-
-fn send(stream: &OwnedFd, pieces: &Pieces<'_>) -> io::Result<usize> {
-    let vectors = pieces.io_vectors();
-    // SAFETY: a zeroed message header is one without address and control data.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = vectors.as_ptr().cast_mut();
-    message.msg_iovlen = vectors.len();
-    // SAFETY: the vectors are guest memory that the pieces borrow, at most UIO_MAXIOV of them.
-    let count = unsafe { libc::sendmsg(stream.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
-}
-
-fn make_nonblocking(stream: &OwnedFd) -> io::Result<()> {
-    // SAFETY: plain flags on an open descriptor.
-    if unsafe { libc::fcntl(stream.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 impl VirtioDevice for Console {

@@ -6,6 +6,7 @@ pub mod block;
 pub mod block_backend;
 pub mod buffers;
 pub mod console;
+mod console_stream;
 pub mod device;
 pub mod entropy;
 pub mod net;
