@@ -52,6 +52,9 @@ async fn a_container_reads_its_layers_writes_its_disk_and_reaches_the_host() {
     let image = Image::build(&directory.0);
     let (kernel, initramfs) = quick_kernel();
     let mut plan = image.disks(Plan::new(2, 256 << 20).kernel(&kernel, &initramfs, ""));
+    // A file, so that its mapping can be told from the process's own.
+    let memory = plan.keep(support::memory_file(256 << 20));
+    plan.machine["memory"] = json!({ "fd": memory, "mapping": "shared" });
     let tap = plan.keep(tap("bhvmmtest0", "10.99.0.1/24"));
     plan.machine["network"] = json!({ "fd": tap, "mac": "02:00:00:00:00:01" });
     let mut process = Process::start(plan);

@@ -35,6 +35,8 @@ fn impossible_machines_are_refused_with_a_status_and_a_name() {
         let (code, said) = with(|plan| {
             let kernel = plan.keep(memory_file(4096));
             plan.machine["kernel"] = json!({ "fd": kernel });
+            let memory = plan.keep(memory_file(64 << 20));
+            plan.machine["memory"] = json!({ "fd": memory, "mapping": "shared" });
             plan.machine[field] = value;
         });
         assert_eq!(code, Some(2), "{said}");

@@ -245,7 +245,7 @@ mod tests {
     use std::io::Write;
 
     fn ram(bytes: u64) -> GuestRam {
-        map_guest_ram(create_memory_file(bytes).unwrap(), bytes, Mapping::Shared).unwrap()
+        map_guest_ram(Some(create_memory_file(bytes).unwrap()), bytes, Mapping::Shared).unwrap()
     }
 
     fn file(bytes: &[u8]) -> File {

@@ -60,8 +60,8 @@ pub struct MachineConfig {
     pub vcpus: u32,
     /// RAM, bytes.
     pub memory_bytes: u64,
-    /// The RAM's file.
-    pub memory: File,
+    /// The RAM's file; none if anonymous.
+    pub memory: Option<File>,
     /// How it is mapped.
     pub mapping: Mapping,
     /// Boot or restore.
@@ -105,7 +105,7 @@ impl Descriptors {
 pub fn take_config(spec: MachineSpec, reserved: &[RawFd]) -> Result<MachineConfig> {
     check_numbers(&spec)?;
     let mut descriptors = Descriptors { taken: reserved.iter().copied().collect() };
-    let memory = descriptors.file(spec.memory.fd, "memory")?;
+    let memory = spec.memory.fd.map(|fd| descriptors.file(fd, "memory")).transpose()?;
     let beginning = take_beginning(&mut descriptors, spec.kernel, spec.initramfs, spec.command_line, spec.restore)?;
     let serial = spec.serial.map(|serial| descriptors.file(serial.fd, "serial")).transpose()?;
     serial.as_ref().map_or(Ok(()), make_nonblocking)?;

@@ -7,7 +7,7 @@ use crate::devices::{Bus, SerialOutput};
 use crate::error::{Error, Result};
 use crate::io_thread::IoThread;
 use crate::layout;
-use crate::memory::{GuestRam, map_guest_ram, register_memory};
+use crate::memory::{GuestRam, Mapping, map_guest_ram, register_memory};
 use crate::registers;
 use crate::state::{self, MachineState};
 use crate::threads::{ThreadKind, ThreadStart};
@@ -70,6 +70,7 @@ struct Placed {
 pub struct Machine {
     vm: VmFd,
     memory_bytes: u64,
+    mapping: Mapping,
     bus: Arc<Bus>,
     devices: Vec<Placed>,
     vcpus: Vec<VcpuThread>,
@@ -182,11 +183,7 @@ impl Machine {
         }
         install_kick_handler()?;
         let vm = create_vm(kvm)?;
-        let ram = Arc::new(map_guest_ram(
-            config.memory.try_clone().map_err(|cause| Error::system("memory", cause))?,
-            config.memory_bytes,
-            config.mapping,
-        )?);
+        let ram = Arc::new(map_guest_ram(config.memory.take(), config.memory_bytes, config.mapping)?);
         register_memory(&vm, &ram)?;
         let port_event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(|cause| Error::system("eventfd", cause))?;
         let port_event = Arc::new(port_event);
@@ -242,6 +239,7 @@ impl Machine {
         Ok(Self {
             vm,
             memory_bytes: config.memory_bytes,
+            mapping: config.mapping,
             bus,
             devices,
             vcpus,
@@ -283,6 +281,11 @@ impl Machine {
     pub fn save(&self) -> Result<MachineState> {
         if self.running {
             return Err(Error::State("the machine is running; pause it first".into()));
+        }
+        if self.mapping != Mapping::Shared {
+            return Err(Error::State(
+                "what the guest wrote is in no file: only a machine with shared memory is saved".into(),
+            ));
         }
         let vcpus = self.vcpus.iter().map(VcpuThread::save).collect::<Result<_>>()?;
         Ok(MachineState {

@@ -16,7 +16,7 @@ pub struct MachineSpec {
     pub vcpus: u32,
     /// Guest RAM, bytes, a multiple of 4096.
     pub memory_bytes: u64,
-    /// The file that is the RAM.
+    /// Where the RAM is.
     pub memory: MemorySpec,
     /// Kernel; not where a saved state is restored.
     #[serde(default)]
@@ -55,13 +55,14 @@ pub struct FdSpec {
     pub fd: RawFd,
 }
 
-/// The memory file.
+/// The memory.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MemorySpec {
-    /// Its number.
-    pub fd: RawFd,
-    /// `shared`, or `private` for a template.
+    /// Number of its file; none if anonymous.
+    #[serde(default)]
+    pub fd: Option<RawFd>,
+    /// `anonymous`; `shared` for a machine that will be saved; `private` for a copy of one.
     pub mapping: Mapping,
 }
 
@@ -162,7 +163,7 @@ impl MachineSpec {
     /// Numbers of all descriptors that it names.
     pub fn descriptors(&self) -> Vec<RawFd> {
         let files = [&self.kernel, &self.initramfs, &self.restore, &self.serial];
-        let mut found = vec![self.memory.fd];
+        let mut found: Vec<RawFd> = self.memory.fd.into_iter().collect();
         found.extend(files.into_iter().flatten().map(|file| file.fd));
         found.extend(self.ports.iter().filter_map(|port| port.fd));
         found.extend(self.network.iter().map(|network| network.fd));

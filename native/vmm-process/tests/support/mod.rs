@@ -25,7 +25,7 @@ pub fn images() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/vm").canonicalize().unwrap()
 }
 
-/// Kernels to try: name, kernel, initramfs.
+/// Kernels to try: name, kernel, initramfs. `BULKHEAD_LAB_KERNEL` names one of them.
 pub fn kernels() -> Vec<(&'static str, PathBuf, PathBuf)> {
     let images = images();
     let debian = images.join("initramfs.cpio");
@@ -36,6 +36,9 @@ pub fn kernels() -> Vec<(&'static str, PathBuf, PathBuf)> {
     let own = images.join("kernel/bulkhead/vmlinux");
     if own.exists() {
         found.push(("bulkhead-vmlinux", own, images.join("initramfs-bulkhead.cpio")));
+    }
+    if let Ok(name) = std::env::var("BULKHEAD_LAB_KERNEL") {
+        found.retain(|(kernel, _, _)| *kernel == name);
     }
     found
 }
@@ -84,17 +87,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A machine with so much memory, in a memfd.
+    /// A machine with so much memory, in no file.
     pub fn new(vcpus: u32, memory_bytes: u64) -> Self {
-        let memory = memory_file(memory_bytes);
-        let mut plan = Self {
-            machine: json!({ "vcpus": vcpus, "memoryBytes": memory_bytes }),
-            start: true,
-            jail: true,
-            files: Vec::new(),
-        };
-        plan.machine["memory"] = json!({ "fd": plan.keep(memory), "mapping": "shared" });
-        plan
+        let memory = json!({ "mapping": "anonymous" });
+        let machine = json!({ "vcpus": vcpus, "memoryBytes": memory_bytes, "memory": memory });
+        Self { machine, start: true, jail: true, files: Vec::new() }
     }
 
     /// Keeps a descriptor for the process; its number.
@@ -282,7 +279,7 @@ impl Process {
         }
     }
 
-    /// Resident memory that is not the guest's, bytes: every mapping but those of the memory file.
+    /// Resident memory that is not the guest's, bytes: every mapping but those of the memory file, which there must be.
     pub fn overhead_bytes(&self) -> u64 {
         let maps = std::fs::read_to_string(format!("/proc/{}/smaps", self.pid())).unwrap();
         let (mut guest, mut sum) = (false, 0);

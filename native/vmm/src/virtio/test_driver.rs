@@ -33,7 +33,7 @@ impl Driver {
     /// A device that no driver has touched.
     pub(crate) fn untouched(device: Box<dyn VirtioDevice>) -> Self {
         let file = create_memory_file(RAM_BYTES).unwrap();
-        let ram = Arc::new(map_guest_ram(file, RAM_BYTES, Mapping::Shared).unwrap());
+        let ram = Arc::new(map_guest_ram(Some(file), RAM_BYTES, Mapping::Shared).unwrap());
         let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
         let line = interrupt.try_clone().unwrap();
         let transport = Transport::new("test".into(), device, Arc::clone(&ram), line).unwrap();
