@@ -109,14 +109,14 @@ for (const wall of ['os', 'vm'] as const) {
       'busybox',
       'sh',
       '-c',
-      'echo >>/runs; [ $(wc -l </runs) -lt 5 ] || sleep 1000',
+      'echo >>/runs; [ $(wc -l </runs) -lt 7 ] || sleep 1000',
     );
-    await daemon.until(['inspect', '-f', '{{.State.Status}} {{.RestartCount}}', 'aa'], /^restarting [34]/);
+    await daemon.until(['inspect', '-f', '{{.State.Status}} {{.RestartCount}}', 'aa'], /^restarting [45]/);
     await daemon.kill();
     await daemon.start();
-    const final = await daemon.until(['inspect', '-f', '{{.State.Status}} {{.RestartCount}}', 'aa'], /^running 4/);
+    const final = await daemon.until(['inspect', '-f', '{{.State.Status}} {{.RestartCount}}', 'aa'], /^running 6/);
 
-    t.is(final, 'running 4\n');
+    t.is(final, 'running 6\n');
   });
 }
 
