@@ -163,18 +163,15 @@ export class GuestRunner {
 
   /** In emulation a machine has all the CPUs that it can ever have: at every boot the guest is told how many of them to use. */
   #trimCpus(id: string, guest: RunningGuest): void {
-    const record = this.#table.get(id);
-    if (!record || this.#context.machine.accelerator !== 'tcg' || record.maxVcpus <= record.vcpus) return;
-    guest.machine
-      .agentOpened(guest.console.ended)
-      .then(async () => {
-        const now = this.#table.get(id);
-        if (now) await guest.agent.useCpus(now.vcpus);
-      })
-      .catch((error: unknown) => {
+    if (this.#context.machine.accelerator !== 'tcg') return;
+    guest.machine.onAgentOpen(() => {
+      const record = this.#table.get(id);
+      if (!record || record.maxVcpus <= record.vcpus) return;
+      guest.agent.useCpus(record.vcpus).catch((error: unknown) => {
         if (!guest.console.ended.aborted)
           this.#context.logger.warn({ err: error, guest: record.name }, 'the guest uses more CPUs than it should');
       });
+    });
   }
 
   /** Not under the guest's lock, which whoever waits for this end holds; the state changes in one step. */

@@ -166,6 +166,14 @@ export class GuestMachine implements Disposable {
     }
   }
 
+  /** Called each time that the guest's agent opens its port, at every boot of the guest therefore, and now if it is open. */
+  onAgentOpen(listen: () => void): void {
+    this.#state.listeners.add(({ name, data }) => {
+      if (name === 'VSERPORT_CHANGE' && data['id'] === AGENT_PORT && data['open'] === true) listen();
+    });
+    if (this.#agent.isOpen) listen();
+  }
+
   get isAgentOpen(): boolean {
     return this.#agent.isOpen;
   }
