@@ -24,10 +24,13 @@ const SEPARATE: Readonly<Record<string, string>> = {
 const separateBundles: Plugin = {
   name: 'separate-bundles',
   setup: (context) => {
-    context.onResolve({ filter: /^\.\/(help|daemon\/command|daemon\/doctor|machine\/disks\/disk-images)\.ts$/ }, ({ path, kind }) => {
-      const target = SEPARATE[path];
-      return kind === 'dynamic-import' && target !== undefined ? { path: target, external: true } : undefined;
-    });
+    context.onResolve(
+      { filter: /^\.\/(help|daemon\/command|daemon\/doctor|machine\/disks\/disk-images)\.ts$/ },
+      ({ path, kind }) => {
+        const target = SEPARATE[path];
+        return kind === 'dynamic-import' && target !== undefined ? { path: target, external: true } : undefined;
+      },
+    );
   },
 };
 

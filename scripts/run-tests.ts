@@ -48,7 +48,7 @@ const suites: readonly Suite[] = [
   },
   ava('unit', ['test/**/*.test.ts', '!test/e2e/**'], availableParallelism()),
   // Each file has a daemon and machines of its own.
-  ava('e2e', ['test/e2e/**/*.test.ts'], 1),
+  ava('e2e', ['test/e2e/**/*.test.ts'], availableParallelism()),
 ];
 
 async function run(suite: Suite): Promise<Counts> {

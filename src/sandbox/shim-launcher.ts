@@ -2,6 +2,7 @@ import { mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EngineError, systemErrorCode } from '../core/errors.ts';
 import { spawnDetached, type DetachedProcess } from '../platform/detached-process.ts';
+import { killProcesses } from '../platform/process-list.ts';
 import { exitFileSchema, readinessSchema, type SandboxConfig, type SandboxExit } from '../wire/shim.ts';
 import { ShimClient, shimError } from './shim-client.ts';
 import type { Sandbox, SandboxLauncher } from './sandbox.ts';
@@ -72,8 +73,10 @@ export class ShimLauncher implements SandboxLauncher {
     } catch (error) {
       // Only these say that nobody is there; anything else (no descriptors left, an overloaded host) says nothing of the shim.
       const cause = error instanceof EngineError ? systemErrorCode(error.cause) : '';
-      if (cause === 'ENOENT' || cause === 'ECONNREFUSED') return undefined;
-      throw error;
+      if (cause !== 'ENOENT' && cause !== 'ECONNREFUSED') throw error;
+      // One that was just being started, by a daemon that is dead now, would still come up and make things that nobody knows of.
+      await killProcesses(this.#shimPath, runtimeDir);
+      return undefined;
     }
   }
 

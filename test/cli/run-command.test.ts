@@ -141,7 +141,8 @@ test('-d prints the id and waits for nothing', async (t) => {
 test('--timing tells the phases, and removes the container itself when --rm was asked for', async (t) => {
   await using daemon = await startRunDaemon();
   const outcome = await callCli(['-H', daemon.host, 'run', '--rm', '--timing', 'busybox']);
-  t.regex(outcome.stderr, / 0\.0 ms .* accepted\n$/);
+  t.regex(outcome.stderr, / 0\.0 ms .* accepted\n/);
+  t.regex(outcome.stderr, / client-started\n[^]* client-created\n[^]* client-attached\n[^]* client-exit-known\n$/);
   t.deepEqual(calls(daemon).slice(-2), ['GET /containers/ID/json', 'DELETE /containers/ID']);
   t.false(JSON.parse(daemon.seen[1]?.body ?? '').HostConfig.AutoRemove);
 });

@@ -48,8 +48,7 @@ pub(crate) fn add_partition(device: &OwnedFd, number: i32, start_bytes: u64, siz
 
 /// Removes partition `number`; one that is still in use stays until its place is wanted.
 pub(crate) fn delete_partition(device: &OwnedFd, number: i32) {
-    let mut partition =
-        Partition { start: 0, length: 0, number, device_name: [0; 64], volume_name: [0; 64] };
+    let mut partition = Partition { start: 0, length: 0, number, device_name: [0; 64], volume_name: [0; 64] };
     let _ = change(device, DELETE_PARTITION, &mut partition);
 }
 

@@ -280,7 +280,8 @@ impl Sandbox {
             cgroup: if self.settings.is_pid_1 { open_cgroup_of(init.pid) } else { None },
             die_with_agent: !self.settings.is_pid_1,
         })?;
-        let (process, _) = self.adopt(format!("process {name} of container {id}"), launched, None, request.stdin).await?;
+        let (process, _) =
+            self.adopt(format!("process {name} of container {id}"), launched, None, request.stdin).await?;
         let mut processes = container.processes.borrow_mut();
         if processes.len() >= MAX_PROCESSES {
             processes.retain(|key, process| key == INIT || process.exit().is_none());

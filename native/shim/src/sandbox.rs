@@ -308,10 +308,10 @@ impl Sandbox {
         }
         self.0.phases.mark("exit-recorded");
         process.tell_exit(exit);
-        if self.all_exited() {
-            if let Err(cause) = self.0.wall.stop(CLOSE_DOWN).await {
-                eprintln!("cannot close down the sandbox: {cause}");
-            }
+        if self.all_exited()
+            && let Err(cause) = self.0.wall.stop(CLOSE_DOWN).await
+        {
+            eprintln!("cannot close down the sandbox: {cause}");
         }
     }
 

@@ -1,11 +1,12 @@
 //! Tests on real machines: they want root, QEMU, `mkfs.erofs`, a static busybox, and the images that `make` leaves in build/vm.
 
 use bulkhead_protocol::{
-    CreateContainer, Failure, FailureCode, Layer, MachineConfig, Network, Rootfs, SandboxConfig, WallConfig,
+    CreateContainer, Failure, FailureCode, Layer, MachineConfig, MachineTemplate, Network, Rootfs, SandboxConfig,
+    WallConfig,
 };
 use bulkhead_shim::phases::Phases;
 use bulkhead_shim::reaper::Reaper;
-use bulkhead_shim::vm::VmWall;
+use bulkhead_shim::vm::{VmWall, make_template};
 use bulkhead_shim::wall::{FramedOutput, NetworkHandle, ProcessKey, WallContext};
 use bytes::Bytes;
 use serde_json::json;
@@ -69,6 +70,8 @@ impl Bench {
             cpu_model: "max".into(),
             uid: 61_000 + std::process::id() % 1000 + number,
             cgroup_path: format!("bulkhead-vm-test/{name}"),
+            tap_name: "tap0".into(),
+            template: None,
         };
         let config = SandboxConfig {
             generation: bulkhead_protocol::GENERATION,
@@ -78,6 +81,7 @@ impl Bench {
             hostname: "bench".into(),
             network: None,
             ports: Vec::new(),
+            pool: None,
             wall: WallConfig::Vm { machine: machine.clone() },
         };
         Self { _turn: turn, phases: Phases::default(), reaper: OnceLock::new(), directory, config, machine, images }
@@ -89,7 +93,7 @@ impl Bench {
     }
 
     async fn start(&self) -> Result<VmWall, Failure> {
-        self.start_with(NetworkHandle::None).await
+        self.start_with(NetworkHandle::Tap(make_tap("10.99.0.1/24"))).await
     }
 
     async fn start_with(&self, network: NetworkHandle) -> Result<VmWall, Failure> {
@@ -108,7 +112,7 @@ impl Bench {
                     fs::create_dir(tree.join(name)).unwrap();
                 }
                 fs::copy("/bin/busybox", tree.join("bin/busybox")).unwrap();
-                for name in ["sh", "cat", "ping", "sha256sum", "sleep"] {
+                for name in ["sh", "cat", "head", "ping", "sha256sum", "sleep"] {
                     std::os::unix::fs::symlink("busybox", tree.join("bin").join(name)).unwrap();
                 }
                 fs::write(tree.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
@@ -266,6 +270,65 @@ async fn a_command_runs_in_a_jailed_machine_and_nothing_stays() {
     assert_eq!(wall.ended().await, Ok(()));
     assert_eq!(wall.machine_pid(), 0);
     assert!(!proc.exists());
+    bench.finish();
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_clone_of_a_saved_machine_runs_a_command_and_cannot_write_what_it_was_made_from() {
+    let mut bench = Bench::new();
+    let key = ProcessKey::init(CONTAINER);
+    let path = |name: &str| bench.directory.join(name).to_str().unwrap().to_owned();
+    let template = MachineTemplate { ram_path: path("machine.ram"), state_path: path("machine.state") };
+    bench.machine.template = Some(template.clone());
+    let network = NetworkHandle::Tap(make_tap("10.99.0.1/24"));
+    let context = WallContext { phases: Phases::default(), reaper: bench.reaper(), network };
+    make_template(&bench.config, &bench.machine, context).await.unwrap();
+    let saved = (fs::read(&template.ram_path).unwrap(), fs::read(&template.state_path).unwrap());
+
+    let wall = bench.start().await.unwrap();
+    let script = "cat /layer1; head -c 50000000 /dev/zero | sha256sum >/tmp/digest; exit 7";
+    let mut create = request(bench.rootfs(1), &["/bin/sh", "-c", script], false);
+    create.ephemeral = true;
+    wall.create_container(CONTAINER, create).await.unwrap();
+    let output = wall.output(&key).await.unwrap();
+    wall.start_process(&key).await.unwrap();
+    let text = payload(output).await;
+    let exit = wall.wait(&key).await;
+    let proc = PathBuf::from(format!("/proc/{}", wall.machine_pid()));
+    let maps = fs::read_to_string(proc.join("maps")).unwrap();
+    let writable: Vec<String> = fs::read_dir(proc.join("fd"))
+        .unwrap()
+        .filter_map(|entry| entry.ok())
+        .filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == Path::new(&template.ram_path)))
+        .map(|entry| fs::read_to_string(proc.join("fdinfo").join(entry.file_name())).unwrap())
+        .filter(|info| !status_line(info, "flags:").ends_with('0'))
+        .collect();
+    wall.stop(STOP_DEADLINE).await.unwrap();
+
+    assert_eq!((text.as_str(), exit.exit_code), ("1\n", 7));
+    let mapped: Vec<&str> = maps.lines().filter(|line| line.ends_with(&template.ram_path)).collect();
+    assert!(!mapped.is_empty() && mapped.iter().all(|line| line.contains("p ")), "{mapped:?}");
+    assert_eq!(writable, Vec::<String>::new());
+    assert!(fs::read(&template.ram_path).unwrap() == saved.0);
+    assert!(fs::read(&template.state_path).unwrap() == saved.1);
+    bench.finish();
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_damaged_state_is_a_machine_that_does_not_start() {
+    let mut bench = Bench::new();
+    let path = |name: &str| bench.directory.join(name).to_str().unwrap().to_owned();
+    let template = MachineTemplate { ram_path: path("machine.ram"), state_path: path("machine.state") };
+    fs::File::create(&template.ram_path).unwrap().set_len(bench.machine.memory_bytes).unwrap();
+    fs::write(&template.state_path, b"no machine at all").unwrap();
+    bench.machine.template = Some(template);
+
+    let wall = bench.start().await.unwrap();
+    let failure = wall.create_container(CONTAINER, request(bench.rootfs(1), &["/bin/sh"], false)).await.unwrap_err();
+
+    assert_eq!(failure.code, FailureCode::MachineFailed);
+    assert!(failure.message.starts_with("the machine did not start:"), "{failure}");
+    wall.ended().await.unwrap_err();
     bench.finish();
 }
 

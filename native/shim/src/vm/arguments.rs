@@ -1,7 +1,7 @@
 //! QEMU's command line, as a pure function of the machine.
 
-use crate::vm::slots::{self, LAYERS_NODE, LAYERS_SERIAL, PLACEHOLDER_BYTES, SCRATCH_NODE, SCRATCH_SERIAL};
 use crate::vm::ram_file::RAM_IN_JAIL;
+use crate::vm::slots::{self, LAYERS_NODE, LAYERS_SERIAL, PLACEHOLDER_BYTES, SCRATCH_NODE, SCRATCH_SERIAL};
 use bulkhead_protocol::{AGENT_PORT, FILES_PORT, MachineConfig};
 use std::os::fd::RawFd;
 
@@ -85,7 +85,10 @@ pub fn qemu_arguments(
     let mut list: Vec<String> = Vec::with_capacity(80);
     let mut add = |option: &str, value: String| list.extend([option.to_owned(), value]);
     let memory = if beginning == Beginning::Boot { "" } else { ",memory-backend=ram" };
-    add("-M", format!("microvm,acpi=on,pcie=off,usb=off,rtc=on,pit=on,x-option-roms=off,auto-kernel-cmdline=off{memory}"));
+    add(
+        "-M",
+        format!("microvm,acpi=on,pcie=off,usb=off,rtc=on,pit=on,x-option-roms=off,auto-kernel-cmdline=off{memory}"),
+    );
     add(
         "-accel",
         if is_emulated(machine) {
@@ -132,9 +135,7 @@ pub fn qemu_arguments(
         let empty = slots::empty_node(node);
         add(
             "-blockdev",
-            format!(
-                "driver=null-co,node-name={empty},size={PLACEHOLDER_BYTES},read-zeroes=on,read-only={read_only}"
-            ),
+            format!("driver=null-co,node-name={empty},size={PLACEHOLDER_BYTES},read-zeroes=on,read-only={read_only}"),
         );
         add("-blockdev", format!("driver=raw,node-name={node},file={empty},read-only={read_only}"));
     }

@@ -98,6 +98,13 @@ impl MachineCgroup {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
     }
 
+    /// Removes the directories of a group that never had a process.
+    pub fn remove_empty(&self) {
+        for directory in &self.directories {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+
     /// Removes the directories; the process must be gone. The ones above stay: others may use them.
     pub async fn remove(&self) {
         for directory in &self.directories {

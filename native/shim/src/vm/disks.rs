@@ -49,9 +49,7 @@ impl Disks {
             kept => {
                 if let Some(kept) = kept.filter(|kept| !kept.is_empty()) {
                     // Other layers: the guest, which has the old ones mounted, needs nothing of them to unmount them.
-                    self.monitor
-                        .run("blockdev-reopen", json!({ "options": [empty_node(LAYERS_NODE, true)] }))
-                        .await?;
+                    self.monitor.run("blockdev-reopen", json!({ "options": [empty_node(LAYERS_NODE, true)] })).await?;
                     self.remove_layers(kept.len()).await?;
                 }
                 layers::open_layers(rootfs)?

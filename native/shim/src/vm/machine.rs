@@ -113,7 +113,8 @@ impl Machine {
             Ok(child) => child,
             Err(failure) => {
                 let said = drain(stderr);
-                tokio::spawn(async move { remains.remove().await });
+                // At once: this process may be about to end.
+                remains.remove_unused();
                 return Err(with_tail(failure, &[("it said", &said)]));
             }
         };
@@ -239,10 +240,8 @@ impl Remains {
             }
             _ => {}
         }
-        let boot = [
-            (machine.kernel_path.as_str(), KERNEL_IN_JAIL),
-            (machine.initramfs_path.as_str(), INITRAMFS_IN_JAIL),
-        ];
+        let boot =
+            [(machine.kernel_path.as_str(), KERNEL_IN_JAIL), (machine.initramfs_path.as_str(), INITRAMFS_IN_JAIL)];
         let jail = Jail::plan(JailSpec {
             root: &self.root,
             program,
@@ -267,6 +266,12 @@ impl Remains {
         reaper
             .spawn(&mut command)
             .map_err(|error| failed(format!("the machine process {} cannot be started: {error}", program.display())))
+    }
+
+    /// Of a process that never was.
+    fn remove_unused(&self) {
+        self.cgroup.remove_empty();
+        let _ = fs::remove_dir(&self.root);
     }
 
     async fn remove(&self) {

@@ -21,8 +21,8 @@ mod slots;
 mod stdin;
 mod tsc;
 
-use crate::phases::{Phases, realtime_ns};
 use crate::phases::monotonic_ns;
+use crate::phases::{Phases, realtime_ns};
 use crate::wall::{FramedOutput, ProcessKey, WallContext};
 use agent::{Agent, CallError, full};
 use arguments::Beginning;

@@ -229,7 +229,11 @@ impl Monitor {
                 "VSERPORT_CHANGE" => {
                     let id = data["id"].as_str().unwrap_or_default().to_owned();
                     self.0.open_ports.send_modify(|ports| {
-                        if data["open"].as_bool() == Some(true) { ports.insert(id) } else { ports.remove(&id) };
+                        if data["open"].as_bool() == Some(true) {
+                            ports.insert(id)
+                        } else {
+                            ports.remove(&id)
+                        };
                     });
                     return;
                 }
