@@ -34,7 +34,7 @@ interface PlannedStart {
   readonly planned: SandboxRecord;
   readonly pooled: PooledMachine | undefined;
   readonly phases: { name: string; monotonicNs: number }[];
-  readonly fresh: boolean;
+  readonly boots: boolean;
 }
 
 interface LiveContainer {
@@ -101,19 +101,20 @@ export class ContainerRunner {
     const attempt: StartAttempt = { sandbox: undefined };
     try {
       try {
-        await this.#attempt(record, attempt, { fresh: false });
+        await this.#attempt(record, attempt, { fresh: false, boots: false });
       } catch (error) {
         if (!isBootFailure(error)) throw error;
         // Nothing of the container has run yet. What was prepared may have been at fault, or the host so crowded that an emulated kernel missed
-        // its timer while it measured it: the second try boots.
+        // its timer while it measured it: the second try takes no machine that waited, nor the saved one that failed.
         this.#context.logger.warn(
           { err: error, container: record.id },
           'the machine did not come up; trying once more',
         );
         await endSandbox(attempt.sandbox);
         await this.#giveBack(record.id);
-        if (attempt.usedTemplate) this.#context.templates?.reject(machineClassOf(record, this.#context));
-        await this.#attempt(record, attempt, { fresh: true });
+        const boots = attempt.usedTemplate ?? false;
+        if (boots) this.#context.templates?.reject(machineClassOf(record, this.#context));
+        await this.#attempt(record, attempt, { fresh: true, boots });
       }
     } catch (error) {
       await this.#startFailed(
@@ -170,7 +171,12 @@ export class ContainerRunner {
     for (const live of this.#live.values()) live.watch.abort();
   }
 
-  async #attempt(record: ContainerRecord, attempt: StartAttempt, options: { fresh: boolean }): Promise<void> {
+  /** `fresh` takes no machine that waits, `boots` no saved one. */
+  async #attempt(
+    record: ContainerRecord,
+    attempt: StartAttempt,
+    options: { fresh: boolean; boots: boolean },
+  ): Promise<void> {
     const phases = [{ name: 'start-requested', monotonicNs: this.#context.clock.monotonicNs() }];
     attempt.sandbox = undefined;
     attempt.usedTemplate = false;
@@ -179,7 +185,7 @@ export class ContainerRunner {
     this.#context.table.update({ ...record, sandbox: planned });
     if (pooled) attempt.sandbox = pooled.sandbox;
     try {
-      await this.#launch(record, { planned, pooled, phases, fresh: options.fresh }, attempt);
+      await this.#launch(record, { planned, pooled, phases, boots: options.boots }, attempt);
     } finally {
       if (pooled) await this.#context.pool?.handedOver(pooled);
     }
@@ -191,7 +197,7 @@ export class ContainerRunner {
     const mark = (name: string): void => void phases.push({ name, monotonicNs: clock.monotonicNs() });
     const { PortBindings: bindings, PublishAllPorts: publishAll } = record.hostConfig;
     const ports = planPorts(bindings ?? {}, Object.keys(record.config.ExposedPorts ?? {}), publishAll ?? false);
-    const template = pooled || start.fresh ? undefined : await this.#findTemplate(record);
+    const template = pooled || start.boots ? undefined : await this.#findTemplate(record);
     const input = await this.#host.prepare(record, planned, ports, template);
     mark('planned');
     attempt.usedTemplate = template !== undefined;

@@ -25,7 +25,8 @@ export async function assignMachine(sandbox: Sandbox, assignment: Assignment): P
   try {
     await sandbox.assign(assignment);
   } catch (error) {
-    if (!(error instanceof EngineError) || (error.code !== 'unavailable' && error.code !== 'wrong-state')) throw error;
+    // A port that is taken or makes no sense would be so for every machine; anything else may be this one's end.
+    if (!(error instanceof EngineError) || error.code === 'conflict' || error.code === 'invalid-argument') throw error;
     throw new EngineError(error.code, error.message, { cause: error, details: { isUnassigned: true } });
   }
 }
