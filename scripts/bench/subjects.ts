@@ -1,9 +1,8 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rmdir, writeFile } from 'node:fs/promises';
-import { request, type IncomingMessage } from 'node:http';
 import { join, resolve } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { connect } from '../../src/client/index.ts';
 import { killProcessesNaming, run, Service, type Finished } from './programs.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
@@ -76,26 +75,16 @@ export async function startBulkhead(
   return { docker, settle: () => untilPoolIsFull(host), pid: service.pid, root };
 }
 
-interface Info {
-  readonly Bulkhead: { readonly machinePool: { readonly size: number; readonly waiting: number } | null };
-}
-
+/** Asked through our own client: docker's drops the fields of an answer that it does not know. */
 async function untilPoolIsFull(socketPath: string): Promise<void> {
+  using client = connect({ host: `unix://${socketPath}` });
   const deadline = performance.now() + REFILL_MS;
   for (;;) {
-    const { Bulkhead: facts } = await ask<Info>(socketPath, '/info');
-    if (facts.machinePool === null || facts.machinePool.waiting >= facts.machinePool.size) return;
+    const pool = (await client.system.info()).Bulkhead?.machinePool;
+    if (!pool || pool.waiting >= pool.size) return;
     if (performance.now() > deadline) throw new Error(`no machine waits after ${REFILL_MS} ms`);
     await sleep(REFILL_POLL_MS);
   }
-}
-
-/** The docker client drops the fields of an answer that it does not know. */
-async function ask<T>(socketPath: string, path: string): Promise<T> {
-  const response = await new Promise<IncomingMessage>((resolved, failed) => {
-    request({ socketPath, path }, resolved).once('error', failed).end();
-  });
-  return JSON.parse(await text(response)) as T;
 }
 
 /**

@@ -67,7 +67,8 @@ function newPage(): Argv {
 }
 
 function addFlags(page: Argv, flags: FlagTable): void {
-  for (const [name, { kind, short, summary, value, hidden }] of Object.entries(flags)) {
+  const sorted = Object.entries(flags).toSorted(([first], [second]) => (first < second ? -1 : 1));
+  for (const [name, { kind, short, summary, value, hidden }] of sorted) {
     if (hidden === true) continue;
     page.option(name, {
       ...(short === undefined ? {} : { alias: short }),

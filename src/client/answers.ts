@@ -153,7 +153,14 @@ export const versionSchema = z.looseObject({
   Components: z.nullish(z.array(z.looseObject({ Name: text, Version: text, Details: textMap }))),
 });
 
-export const infoSchema = z.looseObject({ ID: text, Warnings: texts });
+export const infoSchema = z.looseObject({
+  ID: text,
+  Warnings: texts,
+  /** Of a daemon of ours only. */
+  Bulkhead: z.nullish(
+    z.looseObject({ machinePool: z.nullish(z.looseObject({ size: z.number(), waiting: z.number() })) }),
+  ),
+});
 
 export const eventSchema = z.looseObject({
   Type: text,

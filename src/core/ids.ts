@@ -10,6 +10,11 @@ export function shortId(id: string): string {
   return id.slice(0, 12);
 }
 
+/** An interface name has 15 bytes at most: the daemon's prefix, a letter for its kind, and enough of its owner's id to find that by. */
+export function interfaceName(prefix: string, kind: string, id: string): string {
+  return `${prefix}${kind}${id.slice(0, 14 - prefix.length)}`;
+}
+
 const NAME_PATTERN = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 
 /** Docker's rule for container names, without the leading slash. */

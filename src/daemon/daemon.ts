@@ -154,7 +154,7 @@ export class Daemon {
     const images = new Images(context);
     const containers = new Containers(context, (imageId) => images.afterContainerRemoval(imageId));
     const claimed = new Set(context.table.all().flatMap(({ sandbox }) => (sandbox ? [sandbox.runtimeDir] : [])));
-    await Promise.all([containers.reconcile(), pool?.adopt(claimed), templates?.sweep()]);
+    await Promise.all([containers.reconcile(), pool?.adopt(claimed)]);
     stack.defer(() => containers.detach());
     stack.defer(() => templates?.close());
     stack.defer(() => pool?.close());
@@ -198,6 +198,10 @@ export class Daemon {
     stack.defer(() => startingGuests);
     const sweeping = images.sweep();
     stack.defer(() => sweeping);
+    // Reading kernel and programs, to tell whose saved machines are there, must keep nobody from being answered.
+    templates?.sweep().catch((error: unknown) => {
+      logger.error({ err: error }, 'cannot clear away saved machines that nobody needs');
+    });
     containers.resume();
     pool?.refill();
     logger.info({ accelerator: machine.accelerator, problem: machine.problem, kvm: machine.kvm }, 'ready');

@@ -27,7 +27,7 @@ export function openMachines(
     interfacePrefix: settings['bridge-prefix'],
   };
   const templates = new MachineTemplates({
-    ...places,
+    places,
     directory: join(settings['data-root'], 'templates'),
     machine,
     shimPath: parts.shimPath,
@@ -36,7 +36,7 @@ export function openMachines(
   });
   const { vcpus, machineMemoryBytes } = planResources({}, parts.host, parts.machineDefaults);
   const pool = new MachinePool({
-    ...places,
+    places,
     size: settings.pool ?? (machine.accelerator === 'tcg' ? 1 : 0),
     defaultClass: { vcpus, memoryBytes: machineMemoryBytes },
     directory: join(settings['data-root'], 'machines'),

@@ -1,10 +1,4 @@
-import {
-  hasProcesses,
-  isRunning,
-  transition,
-  type ContainerEvent,
-  type ContainerState,
-} from '../core/container-state.ts';
+import { hasProcesses, isRunning, type ContainerEvent } from '../core/container-state.ts';
 import { LONGEST_TIMER_MS, settlesWithin } from '../core/deadline.ts';
 import { EngineError } from '../core/errors.ts';
 import { planResources } from '../core/resources.ts';
@@ -15,7 +9,7 @@ import type { ContainerUpdateRequest } from '../wire/docker/container-update.ts'
 import type { Attachments } from './attachments.ts';
 import { containerEvent } from './container-event.ts';
 import { wallFacts } from './container-plan.ts';
-import type { ContainerRecord } from './container-record.ts';
+import { nextState, type ContainerRecord } from './container-record.ts';
 import { ContainerRunner } from './container-runner.ts';
 import type { EngineContext } from './engine-context.ts';
 import type { KeyedLock } from './keyed-lock.ts';
@@ -349,9 +343,7 @@ export class ContainerLifecycle {
   }
 
   #apply(record: ContainerRecord, event: ContainerEvent): void {
-    const state: ContainerState | undefined = transition(record.state, event);
-    if (!state) throw new EngineError('wrong-state', `container ${record.id} is ${record.state.status}`);
-    this.#context.table.update({ ...record, state });
+    this.#context.table.update({ ...record, state: nextState(record, event) });
   }
 }
 

@@ -1,4 +1,5 @@
-import type { ContainerState } from '../core/container-state.ts';
+import { transition, type ContainerEvent, type ContainerState } from '../core/container-state.ts';
+import { EngineError } from '../core/errors.ts';
 import type { ContainerConfig, HostConfig } from '../wire/docker/container-config.ts';
 import type { EndpointView, Isolation, PublishedPort, WallFacts } from './engine.ts';
 
@@ -43,4 +44,12 @@ export interface SandboxRecord {
   readonly beginning?: MachineBeginning;
   readonly cgroupPath: string;
   readonly phases: readonly { readonly name: string; readonly monotonicNs: number }[];
+}
+
+/** The state that an event leads to; `wrong-state` if it does not belong to the present one. */
+export function nextState(record: ContainerRecord, event: ContainerEvent): ContainerRecord['state'] {
+  const next = transition(record.state, event);
+  if (next) return next;
+  const { id, state } = record;
+  throw new EngineError('wrong-state', `container ${id} is ${state.status}: '${event.type}' is not possible`);
 }

@@ -1,19 +1,27 @@
-import { hasProcesses, transition, type ContainerEvent } from '../core/container-state.ts';
+import { hasProcesses } from '../core/container-state.ts';
 import { settlesWithin, within } from '../core/deadline.ts';
 import { EngineError, toEngineError } from '../core/errors.ts';
 import { shortId } from '../core/ids.ts';
 import { planPorts } from '../core/ports.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
-import type { PooledMachine } from '../sandbox/vm/machine-pool.ts';
 import type { MachineTemplate, SandboxExit } from '../wire/shim.ts';
 import type { Attachments } from './attachments.ts';
 import { containerEvent, networkEvent } from './container-event.ts';
-import type { ContainerRecord, SandboxRecord } from './container-record.ts';
+import { nextState, type ContainerRecord, type SandboxRecord } from './container-record.ts';
 import { containerPaths } from './container-view.ts';
 import type { EngineContext } from './engine-context.ts';
 import { SandboxHost } from './sandbox-host.ts';
 import { machineClassOf, planAssignment, planCreateContainer, planSandbox } from './sandbox-plan.ts';
-import { assignMachine, beginningOf, endSandbox, groupPorts, isBootFailure, lostExit } from './sandbox-run.ts';
+import {
+  assignMachine,
+  beginningOf,
+  endSandbox,
+  groupPorts,
+  isBootFailure,
+  lostExit,
+  type PlannedStart,
+  type StartAttempt,
+} from './sandbox-run.ts';
 import type { Waiters } from './waiters.ts';
 
 const INIT = 'init';
@@ -23,19 +31,6 @@ const KILL_DEADLINE_MS = 10_000;
 const START_DEADLINE_MS = 60_000;
 /** A shim answers its status from memory. One that cannot is stopped, or starved: its container is left alone. */
 const STATUS_DEADLINE_MS = 5_000;
-
-/** What a start that failed has to clear away. */
-interface StartAttempt {
-  sandbox: Sandbox | undefined;
-  usedTemplate?: boolean;
-}
-
-interface PlannedStart {
-  readonly planned: SandboxRecord;
-  readonly pooled: PooledMachine | undefined;
-  readonly phases: { name: string; monotonicNs: number }[];
-  readonly boots: boolean;
-}
 
 interface LiveContainer {
   readonly sandbox: Sandbox;
@@ -274,7 +269,7 @@ export class ContainerRunner {
   #correctPause(id: string, isPaused: boolean): void {
     const record = this.#context.table.get(id);
     if (!record || (record.state.status === 'paused') === isPaused) return;
-    this.#context.table.update({ ...record, state: apply(record, { type: isPaused ? 'paused' : 'unpaused' }) });
+    this.#context.table.update({ ...record, state: nextState(record, { type: isPaused ? 'paused' : 'unpaused' }) });
   }
 
   #started(
@@ -288,7 +283,7 @@ export class ContainerRunner {
     const current = { ...(table.get(record.id) ?? record), sandbox: sandboxRecord };
     const running = isAdopted
       ? current
-      : { ...current, state: apply(current, { type: 'started', pid, atMs: clock.nowMs() }) };
+      : { ...current, state: nextState(current, { type: 'started', pid, atMs: clock.nowMs() }) };
     table.update(running);
     const watch = new AbortController();
     const gone = this.#watch(record.id, sandbox, watch.signal);
@@ -351,13 +346,13 @@ export class ContainerRunner {
     const startedAtMs = 'startedAtMs' in record.state ? record.state.startedAtMs : finishedAtMs;
     const exited = {
       ...record,
-      state: apply(record, { type: 'exited', exitCode, oomKilled, error, atMs: finishedAtMs }),
+      state: nextState(record, { type: 'exited', exitCode, oomKilled, error, atMs: finishedAtMs }),
     };
     const isRestarting = this.#decideRestart(exited, { exitCode, ranForMs: finishedAtMs - startedAtMs });
     table.update({
       ...exited,
       ...(isRestarting
-        ? { state: apply(exited, { type: 'restartScheduled' }), restartCount: record.restartCount + 1 }
+        ? { state: nextState(exited, { type: 'restartScheduled' }), restartCount: record.restartCount + 1 }
         : {}),
     });
     const durationSeconds = Math.max(0, Math.round((finishedAtMs - startedAtMs) / 1000));
@@ -372,7 +367,7 @@ export class ContainerRunner {
     await endSandbox(sandbox);
     const exitCode = error.code === 'command-not-found' ? 127 : error.code === 'command-not-executable' ? 126 : 128;
     const current = table.get(record.id) ?? record;
-    table.update({ ...current, state: apply(current, { type: 'startFailed', error: error.message, exitCode }) });
+    table.update({ ...current, state: nextState(current, { type: 'startFailed', error: error.message, exitCode }) });
     await this.#giveBack(record.id);
     this.#attachments.end(record.id);
     this.#waiters.exited(record.id, { exitCode, error: '' });
@@ -397,11 +392,4 @@ export class ContainerRunner {
       ...(sandbox.beginning ? { lastBeginning: sandbox.beginning } : {}),
     });
   }
-}
-
-function apply(record: ContainerRecord, event: ContainerEvent): ContainerRecord['state'] {
-  const next = transition(record.state, event);
-  if (next) return next;
-  const { id, state } = record;
-  throw new EngineError('wrong-state', `container ${id} is ${state.status}: '${event.type}' is not possible`);
 }

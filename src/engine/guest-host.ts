@@ -1,7 +1,7 @@
 import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatAddress, macAddressFor } from '../core/address-allocation.ts';
-import { shortId } from '../core/ids.ts';
+import { interfaceName, shortId } from '../core/ids.ts';
 import { buildSeed } from '../machine/cloud-init/seed.ts';
 import { qemuImgCreate } from '../machine/disks/qemu-img.ts';
 import type { GuestMachineSpec } from '../machine/guest/qemu-arguments.ts';
@@ -56,8 +56,7 @@ export class GuestHost {
     const address = network.allocate();
     return {
       name: network.name,
-      // 15 characters are the kernel's limit.
-      tap: `${interfacePrefix}g${id}`.slice(0, 14),
+      tap: interfaceName(interfacePrefix, 'g', id),
       macAddress: macAddressFor(address),
       ipv4Address: formatAddress(address),
     };

@@ -4,7 +4,7 @@ import { EngineError } from '../core/errors.ts';
 import { GuestAgent } from '../machine/guest/guest-agent.ts';
 import { GuestMachine, type GuestEnding } from '../machine/guest/guest-machine.ts';
 import { AGENT_SOCKET, CONSOLE_SOCKET } from '../machine/guest/qemu-arguments.ts';
-import { findProgramByArgument } from '../platform/program-search.ts';
+import { findProgramByArgument } from '../platform/process-list.ts';
 import type { EngineContext } from './engine-context.ts';
 import { RunningConsole } from './guest-console.ts';
 import type { GuestHost } from './guest-host.ts';

@@ -1,10 +1,10 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseDigest } from '../core/digest.ts';
 import { EngineError } from '../core/errors.ts';
-import { newId, shortId } from '../core/ids.ts';
+import { interfaceName, newId, shortId } from '../core/ids.ts';
 import type { PortRequest } from '../core/ports.ts';
-import { killAndRemoveCgroup } from '../platform/cgroups.ts';
+import { removeRemains, reserveMachine } from '../machine/machine-place.ts';
 import { copySparse } from '../platform/ffi/files.ts';
 import type { PooledMachine, WarmUpPlan } from '../sandbox/vm/machine-pool.ts';
 import type { ContainerConfig } from '../wire/docker/container-config.ts';
@@ -33,8 +33,7 @@ export class SandboxHost {
     const { execRoot, interfacePrefix, machine, pool } = this.#context;
     const address = this.#allocateAddress(record);
     if (record.isolation === 'os') {
-      const hostInterface = `${interfacePrefix}v${nameDigits(record.id, interfacePrefix)}`;
-      return { sandbox: this.#planRecord(record, {}, address, hostInterface) };
+      return { sandbox: this.#planRecord(record, {}, address, interfaceName(interfacePrefix, 'v', record.id)) };
     }
     const pooled = options.fresh ? undefined : pool?.take(machineClassOf(record, this.#context), record.imageId);
     if (pooled) {
@@ -42,9 +41,8 @@ export class SandboxHost {
       const own = { runtimeDir, cgroupPath, uid, tapName };
       return { sandbox: this.#planRecord(record, own, address, tapName), pooled };
     }
-    const tapName = `${interfacePrefix}t${nameDigits(record.id, interfacePrefix)}`;
-    const own = { runtimeDir: join(execRoot, 's', shortId(record.id)), uid: machine.allocateUid(record.id), tapName };
-    return { sandbox: this.#planRecord(record, own, address, tapName) };
+    const own = reserveMachine(machine, record.id, { sandboxesDirectory: join(execRoot, 's'), interfacePrefix });
+    return { sandbox: this.#planRecord(record, own, address, own.tapName) };
   }
 
   /** A sandbox that an earlier daemon made keeps what it has. */
@@ -103,9 +101,7 @@ export class SandboxHost {
 
   /** Removes what a sandbox has left, and keeps its reservations. */
   async clear(sandbox: SandboxRecord): Promise<void> {
-    await rm(sandbox.runtimeDir, { recursive: true, force: true });
-    // Empty after an orderly end; after a shim was killed its processes may still be in it.
-    await killAndRemoveCgroup(sandbox.cgroupPath);
+    await removeRemains(sandbox);
   }
 
   #allocateAddress(record: ContainerRecord): number | undefined {
@@ -177,9 +173,4 @@ export class SandboxHost {
       if (!(error instanceof EngineError && error.code === 'conflict')) throw error;
     }
   }
-}
-
-/** An interface name has 15 bytes at most: enough of the id to be unique, and to find the owner by. */
-function nameDigits(id: string, interfacePrefix: string): string {
-  return id.slice(0, 14 - interfacePrefix.length);
 }

@@ -12,11 +12,12 @@ import {
   PROTOCOL_GENERATION,
   type Assignment,
   type CreateContainer,
-  type MachineConfig,
   type MachineTemplate,
   type SandboxConfig,
   type SandboxPort,
 } from '../wire/shim.ts';
+import type { MachineBase } from '../machine/machine-host.ts';
+import { planMachine } from '../machine/machine-place.ts';
 import type { ContainerRecord, SandboxRecord } from './container-record.ts';
 import { planLogOptions } from './log-options.ts';
 import { buildSpec } from './oci-spec.ts';
@@ -34,9 +35,7 @@ export interface SandboxPlanInput {
   readonly layers: CreateContainer['rootfs']['layers'];
   readonly host: HostResources;
   readonly machineDefaults: MachineDefaults;
-  readonly machine:
-    | Pick<MachineConfig, 'accelerator' | 'qemuPath' | 'kernelPath' | 'initramfsPath' | 'kernelArguments' | 'cpuModel'>
-    | undefined;
+  readonly machine: MachineBase | undefined;
   /** A saved machine to start from. */
   readonly template: MachineTemplate | undefined;
   readonly runcPath: string;
@@ -52,7 +51,6 @@ export interface SandboxPlanInput {
 export function planSandbox(input: SandboxPlanInput): SandboxConfig {
   const { record, sandbox, machine, bridge } = input;
   const endpoint = sandbox.network;
-  const resources = resourcesOf(input);
   const network =
     endpoint && bridge
       ? {
@@ -78,22 +76,14 @@ export function planSandbox(input: SandboxPlanInput): SandboxConfig {
     ports: input.ports,
   };
   if (record.isolation === 'os') return { ...base, wall: 'os', os: { runcPath: input.runcPath } };
-  if (!machine || sandbox.uid === undefined || sandbox.tapName === undefined) {
+  const { uid, cgroupPath, tapName } = sandbox;
+  if (!machine || uid === undefined || tapName === undefined) {
     throw new EngineError('internal', `container ${shortId(record.id)}: no machine was planned for it`);
   }
   return {
     ...base,
     wall: 'vm',
-    machine: {
-      driver: 'qemu',
-      ...machine,
-      vcpus: resources.vcpus,
-      memoryBytes: resources.machineMemoryBytes,
-      uid: sandbox.uid,
-      cgroupPath: sandbox.cgroupPath,
-      tapName: sandbox.tapName,
-      ...(input.template ? { template: input.template } : {}),
-    },
+    machine: planMachine(machine, machineClassOf(record, input), { uid, cgroupPath, tapName }, input.template),
   };
 }
 

@@ -4,6 +4,19 @@ import type { PooledMachine } from '../sandbox/vm/machine-pool.ts';
 import type { Assignment, MachineTemplate, SandboxExit, SandboxPort } from '../wire/shim.ts';
 import type { ContainerRecord, SandboxRecord } from './container-record.ts';
 
+/** What a start that failed has to clear away. */
+export interface StartAttempt {
+  sandbox: Sandbox | undefined;
+  usedTemplate?: boolean;
+}
+
+export interface PlannedStart {
+  readonly planned: SandboxRecord;
+  readonly pooled: PooledMachine | undefined;
+  readonly phases: { name: string; monotonicNs: number }[];
+  readonly boots: boolean;
+}
+
 /** The machine ended before its agent answered, or before it was this container's: nothing of the container has run yet. */
 export function isBootFailure(error: unknown): boolean {
   if (!(error instanceof EngineError)) return false;

@@ -3,12 +3,13 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { EngineError } from '../core/errors.ts';
-import { newId, shortId } from '../core/ids.ts';
+import { parseJson } from '../core/json.ts';
+import { newId } from '../core/ids.ts';
 import type { MachineClass } from '../core/resources.ts';
-import { killAndRemoveCgroup } from '../platform/cgroups.ts';
 import { hashSparse } from '../platform/ffi/files.ts';
 import { PROTOCOL_GENERATION, type MachineTemplate, type SandboxConfig } from '../wire/shim.ts';
 import type { MachineHost } from './machine-host.ts';
+import { planMachine, removeRemains, reserveMachine, type SandboxPlaces } from './machine-place.ts';
 import { className, factsKey, readTemplateFacts, templateName, type TemplateFacts } from './template-key.ts';
 
 /** More sizes than this are not kept saved: each takes some 80 MiB of disk. */
@@ -22,9 +23,7 @@ const manifestSchema = z.object({ ramSha256: z.string(), stateSha256: z.string()
 export interface MachineTemplatesOptions {
   /** Where they are kept: one directory each. */
   readonly directory: string;
-  /** Runtime directories are made here. */
-  readonly sandboxesDirectory: string;
-  readonly interfacePrefix: string;
+  readonly places: SandboxPlaces;
   readonly machine: MachineHost;
   readonly shimPath: string;
   readonly logger: Logger;
@@ -38,7 +37,8 @@ export interface MachineTemplatesOptions {
  */
 export class MachineTemplates {
   readonly #options: MachineTemplatesOptions;
-  readonly #facts: Promise<TemplateFacts>;
+  /** Read when they are first asked for. */
+  #facts: Promise<TemplateFacts> | undefined;
   /** Present from the first wish on. */
   readonly #templates = new Map<string, WantedTemplate>();
   readonly #ending = new AbortController();
@@ -47,13 +47,12 @@ export class MachineTemplates {
 
   constructor(options: MachineTemplatesOptions) {
     this.#options = options;
-    this.#facts = readTemplateFacts(options.machine.config(), options.shimPath);
-    // Who waits for it hears of its failure; nobody may.
-    this.#facts.catch(() => undefined);
   }
 
   /** What all templates of this host and these programs have in common. */
   async key(): Promise<string> {
+    const { machine, shimPath } = this.#options;
+    this.#facts ??= readTemplateFacts(machine.config(), shimPath);
     return factsKey(await this.#facts);
   }
 
@@ -95,8 +94,14 @@ export class MachineTemplates {
     this.#queue = removed.catch(() => undefined);
   }
 
-  /** Removes what was begun and not finished, and what other programs or another kernel made. */
-  async sweep(): Promise<void> {
+  /** Removes what was begun and not finished, and what other programs or another kernel made. What is wished for meanwhile comes after it. */
+  sweep(): Promise<void> {
+    const swept = this.#queue.then(() => this.#sweep());
+    this.#queue = swept.catch(() => undefined);
+    return swept;
+  }
+
+  async #sweep(): Promise<void> {
     const { directory, logger } = this.#options;
     let key: string;
     try {
@@ -117,10 +122,9 @@ export class MachineTemplates {
   /** The daemon died while this one was made: its shim may still be at it. */
   async #clearUnfinished(path: string): Promise<void> {
     const text = await readFile(join(path, SANDBOX_FILE), 'utf8').catch(() => '');
-    const sandbox = sandboxFileSchema.safeParse(safeJson(text));
+    const sandbox = sandboxFileSchema.safeParse(parseJson(text));
     if (!sandbox.success) return;
-    await killAndRemoveCgroup(sandbox.data.cgroupPath);
-    await rm(sandbox.data.runtimeDir, { recursive: true, force: true });
+    await removeRemains(sandbox.data);
   }
 
   /** Settles when nothing is being made. */
@@ -165,16 +169,15 @@ export class MachineTemplates {
   }
 
   async #build(path: string, size: MachineClass): Promise<void> {
-    const { machine, sandboxesDirectory, interfacePrefix, make } = this.#options;
+    const { machine, places, make } = this.#options;
     const id = newId();
     const unfinished = `${path}.new`;
     await rm(unfinished, { recursive: true, force: true });
     await rm(path, { recursive: true, force: true });
     await mkdir(unfinished, { recursive: true, mode: 0o700 });
     const files = filesOf(unfinished);
-    const uid = machine.allocateUid(id);
-    const cgroupPath = `bulkhead/${id}`;
-    const runtimeDir = join(sandboxesDirectory, shortId(id));
+    const place = reserveMachine(machine, id, places);
+    const { runtimeDir, cgroupPath } = place;
     try {
       // Before the first effect, so that what a dying daemon leaves on the host is found by the next one.
       await writeFile(join(unfinished, SANDBOX_FILE), JSON.stringify({ runtimeDir, cgroupPath }));
@@ -186,15 +189,7 @@ export class MachineTemplates {
         hostname: 'template',
         ports: [],
         wall: 'template',
-        machine: {
-          driver: 'qemu',
-          ...machine.config(),
-          ...size,
-          uid,
-          cgroupPath,
-          tapName: `${interfacePrefix}t${id.slice(0, 14 - interfacePrefix.length)}`,
-          template: files,
-        },
+        machine: planMachine(machine.config(), size, place, files),
       };
       await make(config, this.#ending.signal);
       const [ram, state] = await Promise.all([hashSparse(files.ramPath), hashSparse(files.statePath)]);
@@ -206,8 +201,8 @@ export class MachineTemplates {
       await rm(unfinished, { recursive: true, force: true });
       throw error;
     } finally {
-      await killAndRemoveCgroup(cgroupPath);
-      machine.releaseUid(uid);
+      await removeRemains(place);
+      machine.releaseUid(place.uid);
     }
   }
 
@@ -258,7 +253,7 @@ async function verify(path: string): Promise<KnownTemplate | undefined> {
   } catch {
     return undefined;
   }
-  const manifest = manifestSchema.safeParse(safeJson(text));
+  const manifest = manifestSchema.safeParse(parseJson(text));
   if (!manifest.success) return undefined;
   const looks = await looksOf(files);
   const [ram, state] = await Promise.all([hashSparse(files.ramPath), hashSparse(files.statePath)]).catch(
@@ -280,14 +275,6 @@ async function looksOf({ ramPath, statePath }: MachineTemplate): Promise<string 
   try {
     const facts = await Promise.all([ramPath, statePath].map((path) => stat(path, { bigint: true })));
     return facts.map(({ ino, size, mtimeNs, ctimeNs }) => `${ino} ${size} ${mtimeNs} ${ctimeNs}`).join();
-  } catch {
-    return undefined;
-  }
-}
-
-function safeJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
   } catch {
     return undefined;
   }

@@ -1,4 +1,5 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
+import { open } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { EngineError } from '../core/errors.ts';
 
@@ -18,11 +19,7 @@ const MAXIMUM_ANSWER_BYTES = 64 * 1024;
 
 /** Starts `path`; its stdout and stderr go to the file open at `logFd`. */
 export function spawnDetached(path: string, args: readonly string[], logFd: number): DetachedProcess {
-  const child = spawn(path, args, {
-    detached: true,
-    stdio: ['ignore', logFd, logFd, 'pipe', 'pipe'],
-    env: { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin' },
-  });
+  const child = spawnSession(path, args, ['ignore', logFd, logFd, 'pipe', 'pipe']);
   const failed = new Promise<never>((_, reject) => {
     child.once('error', (error) => {
       reject(new EngineError('internal', `cannot start ${path}: ${error.message}`, { cause: error }));
@@ -31,7 +28,6 @@ export function spawnDetached(path: string, args: readonly string[], logFd: numb
   failed.catch(() => undefined);
   const [, , , input, output] = child.stdio as unknown as [null, null, null, Duplex, Duplex];
   input.on('error', () => undefined); // The process ended before it read all: its answer, or the lack of one, says why.
-  child.unref();
   return {
     pid: child.pid ?? 0,
     converse: async (text, timeoutMs) => {
@@ -63,4 +59,39 @@ async function readBounded(stream: Duplex, timeoutMs: number, name: string): Pro
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** A program in a session of its own, which goes on when this process ends. */
+export interface DetachedProgram {
+  readonly pid: number;
+  /** Resolves with how it ended, if it ends while this process lives: `exit code 1`, `signal SIGKILL`. */
+  readonly ended: Promise<string>;
+}
+
+/** Starts a program; its standard output and errors are appended to a file, its input is empty. */
+export async function startDetachedProgram(
+  path: string,
+  args: readonly string[],
+  logPath: string,
+): Promise<DetachedProgram> {
+  await using log = await open(logPath, 'a', 0o600);
+  const child = spawnSession(path, args, ['ignore', log.fd, log.fd]);
+  const ended = new Promise<string>((resolve) => {
+    child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
+  });
+  await new Promise<void>((resolve, reject) => {
+    child.once('spawn', resolve);
+    child.once('error', (error) => {
+      reject(new EngineError('unavailable', `cannot start ${path}: ${error.message}`, { cause: error }));
+    });
+  });
+  return { pid: child.pid ?? 0, ended };
+}
+
+/** With nothing of this process's environment but where programs are. */
+function spawnSession(path: string, args: readonly string[], stdio: StdioOptions): ChildProcess {
+  const env = { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin' };
+  const child = spawn(path, args, { detached: true, stdio, env });
+  child.unref();
+  return child;
 }

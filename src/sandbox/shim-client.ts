@@ -3,6 +3,7 @@ import { PassThrough, type Readable, type Writable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import type { z } from 'zod';
 import { EngineError, systemErrorCode, type ErrorCode } from '../core/errors.ts';
+import { parseJson } from '../core/json.ts';
 import {
   exitSchema,
   failureSchema,
@@ -213,12 +214,4 @@ export class ShimClient implements Sandbox {
 
 function processPath(containerId: string, process: string): string {
   return `/v1/containers/${containerId}/processes/${process}`;
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,6 +1,7 @@
 import { mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EngineError, systemErrorCode } from '../core/errors.ts';
+import { parseJson } from '../core/json.ts';
 import { spawnDetached, type DetachedProcess } from '../platform/detached-process.ts';
 import { killProcesses } from '../platform/process-list.ts';
 import { exitFileSchema, readinessSchema, type SandboxConfig, type SandboxExit } from '../wire/shim.ts';
@@ -46,7 +47,7 @@ export class ShimLauncher implements SandboxLauncher {
       // The argument is for people and for the leak check: it says in the process list whose shim this is.
       shim = spawnDetached(this.#shimPath, [config.runtimeDir], log.fd);
       const answer = await shim.converse(JSON.stringify(config), timeoutMs);
-      const readiness = readinessSchema.safeParse(safeJson(answer));
+      const readiness = readinessSchema.safeParse(parseJson(answer));
       if (readiness.success && 'ready' in readiness.data) return;
       if (readiness.success) throw shimError(answer);
       const tail = await readTail(join(config.stateDir, 'shim.log'));
@@ -82,7 +83,7 @@ export class ShimLauncher implements SandboxLauncher {
 
   async readExit(stateDir: string, containerId: string): Promise<SandboxExit | undefined> {
     try {
-      const parsed = exitFileSchema.safeParse(safeJson(await readFile(join(stateDir, 'exit.json'), 'utf8')));
+      const parsed = exitFileSchema.safeParse(parseJson(await readFile(join(stateDir, 'exit.json'), 'utf8')));
       return parsed.success ? parsed.data.containers[containerId] : undefined;
     } catch (error) {
       if (systemErrorCode(error) === 'ENOENT') return undefined;
@@ -98,12 +99,4 @@ function socketPath(runtimeDir: string): string {
 async function readTail(path: string): Promise<string> {
   const text = await readFile(path, 'utf8').catch(() => '');
   return text.trim().slice(-500);
-}
-
-function safeJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

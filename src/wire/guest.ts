@@ -7,23 +7,22 @@ import { z } from 'zod';
 
 const MIB = 1024 * 1024;
 
+const vcpus = z.number().int().min(1).max(255);
+const memoryBytes = z
+  .number()
+  .int()
+  .min(64 * MIB);
+const diskBytes = z.number().int().min(1);
+
 export const guestLaunchSchema = z.strictObject({
   image: z.string().min(1).max(200),
   name: z.string().optional(),
-  vcpus: z.number().int().min(1).max(255).optional(),
-  memoryBytes: z
-    .number()
-    .int()
-    .min(64 * MIB)
-    .optional(),
-  maxVcpus: z.number().int().min(1).max(255).optional(),
-  maxMemoryBytes: z
-    .number()
-    .int()
-    .min(64 * MIB)
-    .optional(),
+  vcpus: vcpus.optional(),
+  memoryBytes: memoryBytes.optional(),
+  maxVcpus: vcpus.optional(),
+  maxMemoryBytes: memoryBytes.optional(),
   /** Undefined is the image's own size. */
-  diskBytes: z.number().int().min(1).optional(),
+  diskBytes: diskBytes.optional(),
   /** cloud-init's user-data, as it is. */
   userData: z.string().optional(),
   network: z.enum(['bridge', 'none']).optional(),
@@ -38,13 +37,9 @@ export type GuestLaunchRequest = z.infer<typeof guestLaunchSchema>;
 
 /** What is to change; undefined stays as it is. */
 export const guestAllocationSchema = z.strictObject({
-  vcpus: z.number().int().min(1).max(255).optional(),
-  memoryBytes: z
-    .number()
-    .int()
-    .min(64 * MIB)
-    .optional(),
-  diskBytes: z.number().int().min(1).optional(),
+  vcpus: vcpus.optional(),
+  memoryBytes: memoryBytes.optional(),
+  diskBytes: diskBytes.optional(),
   /** Only write it down: it holds from the next start on. */
   nextBoot: z.boolean().optional(),
 });

@@ -66,8 +66,7 @@ export async function makeMachineFixture(t: ExecutionContext): Promise<MachineFi
     openTemplates: (make = saveMachine) =>
       new MachineTemplates({
         directory: templatesDirectory,
-        sandboxesDirectory: join(directory, 's'),
-        interfacePrefix: 'qt',
+        places: { sandboxesDirectory: join(directory, 's'), interfacePrefix: 'qt' },
         machine,
         shimPath,
         logger,

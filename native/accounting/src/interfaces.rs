@@ -11,40 +11,22 @@ pub(crate) fn read_interfaces(pid: u32) -> BTreeMap<String, InterfaceUse> {
 }
 
 fn parse(table: &str) -> BTreeMap<String, InterfaceUse> {
-    let lines =
-        table.lines().filter_map(|line| {
-            let (name, counters) = line.split_once(':')?;
-            let counters: Vec<u64> = counters.split_whitespace().map(|text| text.parse().unwrap_or(0)).collect();
-            let &[
-                rx_bytes,
-                rx_packets,
-                rx_errors,
-                rx_dropped,
-                _,
-                _,
-                _,
-                _,
-                tx_bytes,
-                tx_packets,
-                tx_errors,
-                tx_dropped,
-                ..,
-            ] = counters.as_slice()
-            else {
-                return None;
-            };
-            let traffic = InterfaceUse {
-                rx_bytes,
-                rx_packets,
-                rx_errors,
-                rx_dropped,
-                tx_bytes,
-                tx_packets,
-                tx_errors,
-                tx_dropped,
-            };
-            Some((name.trim().to_owned(), traffic))
-        });
+    let lines = table.lines().filter_map(|line| {
+        let (name, counters) = line.split_once(':')?;
+        let counters: Vec<u64> = counters.split_whitespace().map(|text| text.parse().unwrap_or(0)).collect();
+        let at = |column: usize| counters.get(column).copied();
+        let traffic = InterfaceUse {
+            rx_bytes: at(0)?,
+            rx_packets: at(1)?,
+            rx_errors: at(2)?,
+            rx_dropped: at(3)?,
+            tx_bytes: at(8)?,
+            tx_packets: at(9)?,
+            tx_errors: at(10)?,
+            tx_dropped: at(11)?,
+        };
+        Some((name.trim().to_owned(), traffic))
+    });
     lines.filter(|(name, _)| name != "lo").take(INTERFACES_MAX).collect()
 }
 

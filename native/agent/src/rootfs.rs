@@ -4,6 +4,7 @@ use crate::disks::{find_disk, make_directory, unmount};
 use crate::failure::{Doing, Result};
 use crate::layers::LayerStack;
 use nix::mount::{MsFlags, mount};
+use std::path::Path;
 
 /// The mounts of one container's root, in the guest's own mount namespace.
 #[derive(Debug)]
@@ -65,7 +66,8 @@ impl MountedRoot {
         {
             unmount(&overlay);
             // overlayfs marks what it has not synced, and refuses to take it up again.
-            let _ = self.mounts.last().map(|scratch| std::fs::remove_dir_all(format!("{scratch}/work/work")));
+            let _ =
+                self.mounts.last().map(|scratch| std::fs::remove_dir_all(Path::new(scratch).join("work").join("work")));
         }
         self.unmount_writable();
         self.layers

@@ -1,27 +1,14 @@
 import { parseRestartPolicy } from '../container/policy-specs.ts';
+import { RESOURCE_FLAGS } from '../container/resource-flags.ts';
 import { defineCommand, printLine } from '../command.ts';
 import { UsageError } from '../flags/parse-flags.ts';
-import { parseBytes, parseBytesOrUnlimited, parseNanoCpus } from '../flags/quantities.ts';
+import { parseBytesOrUnlimited, parseNanoCpus } from '../flags/quantities.ts';
 import { forEachNameInOrder } from './for-each-name.ts';
 
 export const updateCommand = defineCommand({
   usage: '[OPTIONS] CONTAINER [CONTAINER...]',
   flags: {
-    'cpu-period': { kind: 'integer', summary: 'Limit CPU CFS (Completely Fair Scheduler) period, in microseconds' },
-    'cpu-quota': { kind: 'integer', summary: 'Limit CPU CFS (Completely Fair Scheduler) quota, in microseconds' },
-    'cpu-shares': { kind: 'integer', short: 'c', summary: 'CPU shares (relative weight)' },
-    cpus: { kind: 'string', summary: 'Number of CPUs', value: 'decimal', check: parseNanoCpus },
-    'cpuset-cpus': { kind: 'string', summary: 'CPUs in which to allow execution (0-3, 0,1)' },
-    'cpuset-mems': { kind: 'string', summary: 'MEMs in which to allow execution (0-3, 0,1)' },
-    memory: { kind: 'string', short: 'm', summary: 'Memory limit', value: 'bytes', check: parseBytes },
-    'memory-reservation': { kind: 'string', summary: 'Memory soft limit', value: 'bytes', check: parseBytes },
-    'memory-swap': {
-      kind: 'string',
-      summary: "Swap limit equal to memory plus swap: '-1' to enable unlimited swap",
-      value: 'bytes',
-      check: parseBytesOrUnlimited,
-    },
-    'pids-limit': { kind: 'integer', summary: 'Tune container pids limit (set -1 for unlimited)' },
+    ...RESOURCE_FLAGS,
     restart: {
       kind: 'string',
       summary: 'Restart policy to apply when a container exits',

@@ -1,5 +1,5 @@
 import type { GuestView } from '../../wire/guest.ts';
-import { defineCommand, printLine, type CommandContext } from '../command.ts';
+import { defineCommand, printLine, type Command, type CommandContext } from '../command.ts';
 import { defineFlags } from '../flags/flag-table.ts';
 import { FORMAT_FLAG } from '../flags/shared-flags.ts';
 import { formatRows, formatValue } from '../render/format-rows.ts';
@@ -81,31 +81,24 @@ const STOP_FLAGS = defineFlags({
   timeout: { kind: 'integer', short: 't', summary: 'Seconds that it has to shut down (default 60)' },
 });
 
-export const vmRestartCommand = defineCommand({
-  usage: '[OPTIONS] GUEST [GUEST...]',
-  flags: STOP_FLAGS,
-  arity: { min: 1 },
-  async run(context, flags, names) {
-    const options = { force: flags.force ?? false, timeoutSeconds: flags.timeout };
-    await forEachName(context, names, async (name) => {
-      await context.client().guests.restart(name, options);
-      printLine(context.stdout, name);
-    });
-  },
-});
+/** Both shut guests down; what comes then is all that tells them apart. */
+function stoppingCommand(verb: 'stop' | 'restart'): Command {
+  return defineCommand({
+    usage: '[OPTIONS] GUEST [GUEST...]',
+    flags: STOP_FLAGS,
+    arity: { min: 1 },
+    async run(context, flags, names) {
+      const options = { force: flags.force ?? false, timeoutSeconds: flags.timeout };
+      await forEachName(context, names, async (name) => {
+        await context.client().guests[verb](name, options);
+        printLine(context.stdout, name);
+      });
+    },
+  });
+}
 
-export const vmStopCommand = defineCommand({
-  usage: '[OPTIONS] GUEST [GUEST...]',
-  flags: STOP_FLAGS,
-  arity: { min: 1 },
-  async run(context, flags, names) {
-    const options = { force: flags.force ?? false, timeoutSeconds: flags.timeout };
-    await forEachName(context, names, async (name) => {
-      await context.client().guests.stop(name, options);
-      printLine(context.stdout, name);
-    });
-  },
-});
+export const vmStopCommand = stoppingCommand('stop');
+export const vmRestartCommand = stoppingCommand('restart');
 
 export const vmDeleteCommand = defineCommand({
   usage: '[OPTIONS] GUEST [GUEST...]',

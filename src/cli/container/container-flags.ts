@@ -1,5 +1,6 @@
 import { defineFlags } from '../flags/flag-table.ts';
-import { parseBytes, parseBytesOrUnlimited, parseDurationNs, parseNanoCpus } from '../flags/quantities.ts';
+import { parseBytes, parseDurationNs } from '../flags/quantities.ts';
+import { RESOURCE_FLAGS } from './resource-flags.ts';
 import { checkEnvironmentVariable } from './environment.ts';
 
 /** Flags of `create`, and of `run` beside its own: Docker's, and `--isolation`, `--vcpus` with our meaning. */
@@ -17,12 +18,7 @@ export const CONTAINER_FLAGS = defineFlags({
   'cgroup-parent': { kind: 'string', summary: 'Optional parent cgroup for the container' },
   cgroupns: { kind: 'string', summary: 'Cgroup namespace to use (host|private)' },
   cidfile: { kind: 'string', summary: 'Write the container ID to the file', value: 'path' },
-  'cpu-period': { kind: 'integer', summary: 'Limit CPU CFS (Completely Fair Scheduler) period, in microseconds' },
-  'cpu-quota': { kind: 'integer', summary: 'Limit CPU CFS (Completely Fair Scheduler) quota, in microseconds' },
-  'cpu-shares': { kind: 'integer', short: 'c', summary: 'CPU shares (relative weight)' },
-  cpus: { kind: 'string', summary: 'Number of CPUs', value: 'decimal', check: parseNanoCpus },
-  'cpuset-cpus': { kind: 'string', summary: 'CPUs in which to allow execution (0-3, 0,1)' },
-  'cpuset-mems': { kind: 'string', summary: 'MEMs in which to allow execution (0-3, 0,1)' },
+  ...RESOURCE_FLAGS,
   device: { kind: 'list', summary: 'Add a host device to the container' },
   'disable-content-trust': { kind: 'boolean', summary: 'Skip image verification', hidden: true },
   dns: { kind: 'list', summary: 'Set custom DNS servers', value: 'ip' },
@@ -84,14 +80,6 @@ export const CONTAINER_FLAGS = defineFlags({
   'log-driver': { kind: 'string', summary: 'Logging driver for the container' },
   'log-opt': { kind: 'list', summary: 'Log driver options', value: 'key=value' },
   'mac-address': { kind: 'string', summary: 'Container MAC address (e.g., 92:d0:c6:0a:29:33)' },
-  memory: { kind: 'string', short: 'm', summary: 'Memory limit', value: 'bytes', check: parseBytes },
-  'memory-reservation': { kind: 'string', summary: 'Memory soft limit', value: 'bytes', check: parseBytes },
-  'memory-swap': {
-    kind: 'string',
-    summary: "Swap limit equal to memory plus swap: '-1' to enable unlimited swap",
-    value: 'bytes',
-    check: parseBytesOrUnlimited,
-  },
   'memory-swappiness': { kind: 'integer', summary: 'Tune container memory swappiness (0 to 100)' },
   mount: { kind: 'list', summary: 'Attach a filesystem mount to the container', value: 'type=…,src=…,dst=…' },
   name: { kind: 'string', summary: 'Assign a name to the container' },
@@ -103,7 +91,6 @@ export const CONTAINER_FLAGS = defineFlags({
   'oom-kill-disable': { kind: 'boolean', summary: 'Disable OOM Killer' },
   'oom-score-adj': { kind: 'integer', summary: "Tune host's OOM preferences (-1000 to 1000)" },
   pid: { kind: 'string', summary: 'PID namespace to use' },
-  'pids-limit': { kind: 'integer', summary: 'Tune container pids limit (set -1 for unlimited)' },
   platform: { kind: 'string', summary: 'Set platform if server is multi-platform capable' },
   privileged: { kind: 'boolean', summary: 'Give extended privileges to this container' },
   publish: {

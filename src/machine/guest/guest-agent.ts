@@ -2,6 +2,7 @@ import { connect, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
 import { EngineError } from '../../core/errors.ts';
+import { parseJson } from '../../core/json.ts';
 
 /*
  * The QEMU guest agent, over its serial port: JSON lines, without ids. Each call opens the port, finds the stream's beginning with
@@ -186,11 +187,7 @@ export class GuestAgent {
 }
 
 function parseLine(line: string): unknown {
-  try {
-    return JSON.parse(line.slice(line.lastIndexOf('\xff') + 1));
-  } catch {
-    return undefined;
-  }
+  return parseJson(line.slice(line.lastIndexOf('\xff') + 1));
 }
 
 function returnOf(line: string): unknown {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { settlesWithin } from '../../core/deadline.ts';
 import { EngineError, systemErrorCode } from '../../core/errors.ts';
-import { startDetachedProgram } from '../../platform/detached-program.ts';
+import { startDetachedProgram } from '../../platform/detached-process.ts';
 import { ProcessHandle, readProcess, type ProcessIdentity } from '../../platform/ffi/processes.ts';
 import { AGENT_PORT, MONITOR_SOCKET, qemuArguments, type GuestMachineSpec } from './qemu-arguments.ts';
 import { QEMU } from './qemu-host.ts';

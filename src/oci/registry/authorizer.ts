@@ -1,4 +1,5 @@
 import { EngineError } from '../../core/errors.ts';
+import { parseJson } from '../../core/json.ts';
 import { tokenReplySchema } from '../../wire/oci/registry.ts';
 import { parseChallenges, type AuthChallenge } from './challenge.ts';
 import { isInsecureHost } from './endpoints.ts';
@@ -141,13 +142,5 @@ export class Authorizer {
       { method: 'POST', url: realm.href, headers, body: () => form.toString(), signal },
       [200],
     );
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }

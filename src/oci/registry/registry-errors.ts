@@ -1,4 +1,5 @@
 import { EngineError, systemErrorCode, type ErrorCode } from '../../core/errors.ts';
+import { parseJson } from '../../core/json.ts';
 import { parseChallenges } from './challenge.ts';
 import { registryDetailsSchema, registryErrorsSchema } from '../../wire/oci/registry.ts';
 
@@ -80,14 +81,6 @@ function oauthRefusal(header: string): RegistryRefusal | undefined {
       );
     default:
       return undefined;
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }
 

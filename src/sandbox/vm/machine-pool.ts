@@ -1,13 +1,12 @@
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { within } from '../../core/deadline.ts';
-import { newId, shortId } from '../../core/ids.ts';
+import { newId } from '../../core/ids.ts';
 import type { MachineClass } from '../../core/resources.ts';
 import type { MachineHost } from '../../machine/machine-host.ts';
+import { planMachine, removeRemains, reserveMachine, type SandboxPlaces } from '../../machine/machine-place.ts';
 import type { MachineTemplates } from '../../machine/machine-templates.ts';
 import { className } from '../../machine/template-key.ts';
-import { killAndRemoveCgroup } from '../../platform/cgroups.ts';
 import { readAvailableMemory } from '../../platform/memory.ts';
 import {
   PROTOCOL_GENERATION,
@@ -53,9 +52,7 @@ export interface MachinePoolOptions {
   readonly defaultClass: MachineClass;
   /** State of waiting machines: one directory each. */
   readonly directory: string;
-  /** Runtime directories are made here. */
-  readonly sandboxesDirectory: string;
-  readonly interfacePrefix: string;
+  readonly places: SandboxPlaces;
   readonly hostMemoryBytes: number;
   readonly machine: MachineHost;
   readonly templates: MachineTemplates;
@@ -275,17 +272,14 @@ export class MachinePool {
   }
 
   async #make(size: MachineClass, template: MachineTemplate, image: PoolClass['lastImage']): Promise<PooledMachine> {
-    const { sandboxesDirectory, interfacePrefix, machine, templates, launcher } = this.#options;
+    const { places, machine, templates, launcher } = this.#options;
     const id = newId();
     const record: MachineRecord = {
       id,
       ...(image ? { image: image.image } : {}),
       key: await templates.key(),
       ...size,
-      uid: machine.allocateUid(id),
-      runtimeDir: join(sandboxesDirectory, shortId(id)),
-      cgroupPath: `bulkhead/${id}`,
-      tapName: `${interfacePrefix}t${id.slice(0, 14 - interfacePrefix.length)}`,
+      ...reserveMachine(machine, id, places),
     };
     const stateDir = this.#files.directoryOf(id);
     try {
@@ -304,15 +298,7 @@ export class MachinePool {
           deadlineMs: WARM_DEADLINE_MS,
         },
         wall: 'vm',
-        machine: {
-          driver: 'qemu',
-          ...machine.config(),
-          ...size,
-          uid: record.uid,
-          cgroupPath: record.cgroupPath,
-          tapName: record.tapName,
-          template,
-        },
+        machine: planMachine(machine.config(), size, record, template),
       };
       return { ...record, sandbox: await launcher.launch(config, this.#ending.signal) };
     } catch (error) {
@@ -339,8 +325,7 @@ export class MachinePool {
     try {
       await sandbox?.stop(0).catch(() => undefined);
       await sandbox?.release().catch(() => undefined);
-      await killAndRemoveCgroup(record.cgroupPath);
-      await rm(record.runtimeDir, { recursive: true, force: true });
+      await removeRemains(record);
       this.#options.machine.releaseUid(record.uid);
       await this.#files.forget(record.id);
     } catch (error) {

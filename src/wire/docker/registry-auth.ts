@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { parseJson } from '../../core/json.ts';
 
 /** `X-Registry-Auth` and the body of `POST /auth`. Source: moby api/types/registry/authconfig.go. */
 const authConfigSchema = z.looseObject({
@@ -45,12 +46,4 @@ function credentialsOf(config: z.infer<typeof authConfigSchema>): RegistryAuth {
     identityToken: identitytoken || undefined,
     registryToken: registrytoken || undefined,
   };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,4 +1,5 @@
 import { mkdir } from 'node:fs/promises';
+import type { SandboxConfig } from '../../../src/wire/shim.ts';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { MachinePool, type MachinePoolOptions, type WarmUpPlan } from '../../../src/sandbox/vm/machine-pool.ts';
@@ -44,8 +45,7 @@ export async function makePoolFixture(t: ExecutionContext): Promise<PoolFixture>
         size: 1,
         defaultClass: DEFAULT,
         directory: poolDirectory,
-        sandboxesDirectory: join(machines.directory, 's'),
-        interfacePrefix: 'qt',
+        places: { sandboxesDirectory: join(machines.directory, 's'), interfacePrefix: 'qt' },
         hostMemoryBytes: 64 * 1024 * MIB,
         machine: machines.machine,
         templates: machines.openTemplates(),
@@ -63,3 +63,9 @@ export async function filled(pool: MachinePool, count: number): Promise<MachineP
   await until(`${count} machines wait`, () => pool.waiting === count);
   return pool;
 }
+
+/** A launch of which those that are meant do not come to their end. */
+export const failing =
+  (isMeant: (config: SandboxConfig) => boolean = () => true) =>
+  (config: SandboxConfig): Promise<void> =>
+    isMeant(config) ? Promise.reject(new Error('it hangs')) : Promise.resolve();

@@ -7,8 +7,10 @@
 mod agent;
 mod arguments;
 mod cgroup;
+mod coming_up;
 mod console;
 mod disks;
+mod identity;
 mod jail;
 mod layers;
 mod machine;
@@ -21,8 +23,7 @@ mod slots;
 mod stdin;
 mod tsc;
 
-use crate::phases::monotonic_ns;
-use crate::phases::{Phases, realtime_ns};
+use crate::phases::{Phases, monotonic_ns};
 use crate::wall::{FramedOutput, ProcessKey, WallContext};
 use agent::{Agent, CallError, full};
 use arguments::Beginning;
@@ -31,24 +32,21 @@ use bulkhead_protocol::{
     SandboxConfig, Started, StopSandbox,
 };
 use bytes::Bytes;
+use coming_up::ComingUp;
 use disks::Disks;
 use http::Method;
 use http_body_util::BodyExt as _;
+use identity::new_identity;
 use machine::Machine;
 use monitor::Monitor;
 use pool::Pooled;
 pub use saved::make_template;
 use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use stdin::Stdin;
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-/// From the machine's start to the agent's echo. Cold boots take one to three seconds in emulation; this is for a crowded host.
-const BOOT_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a broken connection waits to learn whether the machine behind it has died.
 const CAUSE_DEADLINE: Duration = Duration::from_secs(3);
 /// Output chunks between the connection and the core.
@@ -363,61 +361,6 @@ impl Drop for VmWall {
     }
 }
 
-/// A machine on its way to its agent's first answer.
-struct ComingUp {
-    machine: Machine,
-    monitor: Monitor,
-    /// Of a machine that does not boot.
-    state: Option<OwnedFd>,
-    loaded: watch::Sender<bool>,
-    port: UnixStream,
-    phases: Phases,
-}
-
-impl ComingUp {
-    async fn run(self) -> Result<Agent, Failure> {
-        let Self { machine, monitor, state, loaded, port, phases } = self;
-        let connect = async {
-            if let Some(state) = state {
-                saved::load(&monitor, state).await?;
-                phases.mark("state-loaded");
-                loaded.send_replace(true);
-            }
-            // The port closes when the process dies; its death tells more.
-            let closed = |_| Failure::new(FailureCode::MachineFailed, "the guest agent closed its port");
-            Agent::connect(port).await.map_err(closed)
-        };
-        let connected = tokio::select! {
-            connected = tokio::time::timeout(BOOT_DEADLINE, connect) => connected,
-            _ = machine.ended() => return Err(died(&machine, "the machine ended").await),
-        };
-        match connected {
-            Ok(Ok(agent)) => {
-                phases.mark("agent-ready");
-                Ok(agent)
-            }
-            Ok(Err(failure)) => Err(died(&machine, &failure.message).await),
-            Err(_) => {
-                let seconds = BOOT_DEADLINE.as_secs();
-                Err(died(&machine, &format!("the guest agent did not answer within {seconds} s")).await)
-            }
-        }
-    }
-}
-
-/// Why a machine did not come up. One that lives is killed for `reason`.
-async fn died(machine: &Machine, reason: &str) -> Failure {
-    let end = match tokio::time::timeout(Duration::from_millis(500), machine.ended()).await {
-        Ok(end) => end,
-        Err(_) => {
-            machine.condemn(reason);
-            machine.ended().await
-        }
-    };
-    let message = end.failure.map_or_else(|| "the sandbox was stopped".to_owned(), |failure| failure.message);
-    Failure::new(FailureCode::MachineFailed, format!("the machine did not start: {message}"))
-}
-
 fn container_path(id: &str) -> Result<String, Failure> {
     Ok(format!("/v1/containers/{}", path_segment(id)?))
 }
@@ -434,26 +377,4 @@ fn path_segment(word: &str) -> Result<&str, Failure> {
         let message = format!("\"{}\" is no id: letters, digits, - and _ only", word.escape_debug());
         Err(Failure::new(FailureCode::InvalidRequest, message))
     }
-}
-
-/// What makes a machine this one and no other: never the same twice.
-fn new_identity(hostname: &str, network: Option<Network>) -> Result<GuestIdentity, Failure> {
-    let mut random = [0_u8; 64 + 16];
-    agent::fill_random(&mut random)
-        .map_err(|error| Failure::new(FailureCode::Internal, format!("entropy for the guest: {error}")))?;
-    let (entropy, machine_id) = random.split_at(64);
-    Ok(GuestIdentity {
-        realtime_ns: realtime_ns(),
-        entropy: hex(entropy),
-        hostname: hostname.to_owned(),
-        machine_id: hex(machine_id),
-        network,
-    })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

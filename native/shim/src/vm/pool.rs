@@ -5,7 +5,8 @@
 //! (entropy, names, addresses) is replaced at the assignment, before any code of the container to come runs.
 
 use crate::priority;
-use crate::vm::{VmWall, container_path, new_identity, process_path};
+use crate::vm::identity::new_identity;
+use crate::vm::{VmWall, container_path, process_path};
 use crate::wall::{PoolState, ProcessKey};
 use bulkhead_protocol::{Assignment, Exit, Failure, FailureCode, Kill, Network, PoolConfig, RemoveContainer};
 use bytes::Bytes;

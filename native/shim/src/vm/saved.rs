@@ -44,27 +44,25 @@ pub fn open(template: &MachineTemplate, machine: &MachineConfig) -> Result<(Owne
 
 /// Loads a state into a machine that was started for it, and lets it run.
 pub async fn load(monitor: &Monitor, state: OwnedFd) -> Result<(), Failure> {
-    let capabilities = json!({ "capabilities": [
-        { "capability": "events", "state": true },
-        { "capability": "x-ignore-shared", "state": true },
-    ] });
-    monitor.run("migrate-set-capabilities", capabilities).await?;
-    monitor.name_fd(state.as_fd(), STATE).await?;
-    monitor.run("migrate-incoming", json!({ "uri": format!("fd:{STATE}") })).await?;
-    monitor.migrated().await?;
+    transfer(monitor, "migrate-incoming", state).await?;
     monitor.go_on().await
 }
 
 async fn save(monitor: &Monitor, state: OwnedFd) -> Result<(), Failure> {
     monitor.stop().await?;
+    monitor.run("migrate-set-parameters", json!({ "max-bandwidth": 1_u64 << 40 })).await?;
+    transfer(monitor, "migrate", state).await
+}
+
+/// Lets the stream through this descriptor, in the direction that the command says, and waits for its end.
+async fn transfer(monitor: &Monitor, command: &str, state: OwnedFd) -> Result<(), Failure> {
     let capabilities = json!({ "capabilities": [
         { "capability": "events", "state": true },
         { "capability": "x-ignore-shared", "state": true },
     ] });
     monitor.run("migrate-set-capabilities", capabilities).await?;
-    monitor.run("migrate-set-parameters", json!({ "max-bandwidth": 1_u64 << 40 })).await?;
     monitor.name_fd(state.as_fd(), STATE).await?;
-    monitor.run("migrate", json!({ "uri": format!("fd:{STATE}") })).await?;
+    monitor.run(command, json!({ "uri": format!("fd:{STATE}") })).await?;
     monitor.migrated().await
 }
 
