@@ -122,13 +122,7 @@ export class Containers implements ContainerService {
     const { table, images, clock, events, machine } = this.#context;
     const reference = request.Image ?? '';
     if (reference === '') throw new EngineError('invalid-argument', 'no image specified');
-    const wantedName = name?.replace(/^\//, '');
-    if (wantedName !== undefined && wantedName !== '' && !isContainerName(wantedName)) {
-      throw new EngineError(
-        'invalid-argument',
-        `Invalid container name (${name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
-      );
-    }
+    const wantedName = name === undefined || name === '' || name === '/' ? undefined : await this.#claimName(name);
     const image = images.resolve(reference);
     const id = newId();
     const { warnings, ...planned } = planContainer(
@@ -144,10 +138,9 @@ export class Containers implements ContainerService {
       id,
     );
     if (planned.isolation === 'vm') machine.assertUsable();
-    if (wantedName) await this.#removal.nameFree(wantedName);
     const record: ContainerRecord = {
       ...planned,
-      name: wantedName || generateName((candidate) => table.isNameTaken(candidate)),
+      name: wantedName ?? generateName((candidate) => table.isNameTaken(candidate)),
       createdAtMs: clock.nowMs(),
     };
     table.insert(record);
@@ -210,16 +203,10 @@ export class Containers implements ContainerService {
     await this.#lifecycle.runner.resize(this.#context.table.find(nameOrId), size);
   }
 
-  rename(nameOrId: string, name: string): Promise<void> {
-    return this.#lifecycle.locked(nameOrId, (record) => {
+  async rename(nameOrId: string, name: string): Promise<void> {
+    const wanted = await this.#claimName(name);
+    await this.#lifecycle.locked(nameOrId, (record) => {
       const { table, events } = this.#context;
-      const wanted = name.replace(/^\//, '');
-      if (!isContainerName(wanted)) {
-        throw new EngineError(
-          'invalid-argument',
-          `Invalid container name (${name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
-        );
-      }
       if (wanted === record.name) {
         throw new EngineError('invalid-argument', 'Renaming a container with the same name as its current name');
       }
@@ -281,6 +268,19 @@ export class Containers implements ContainerService {
     const record = this.#context.table.find(nameOrId);
     const output = this.#logs.open(record, options, signal);
     return Promise.resolve({ tty: record.config.Tty ?? false, output });
+  }
+
+  /** A legal name, once nothing is left of a container that has gone with its end and had it. */
+  async #claimName(name: string): Promise<string> {
+    const wanted = name.replace(/^\//, '');
+    if (!isContainerName(wanted)) {
+      throw new EngineError(
+        'invalid-argument',
+        `Invalid container name (${name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
+      );
+    }
+    await this.#removal.nameFree(wanted);
+    return wanted;
   }
 
   /** A container that its user wants gone with its end (`--rm`) goes now, also when it never started. */

@@ -86,6 +86,28 @@ test.serial('a container that goes with its end survives a restart, and a rename
   }
 });
 
+test.serial(
+  'the name of a container that has gone with its end can be had at once, by a new one or by another',
+  async (t) => {
+    await using daemon = await TestDaemon.start(t);
+    await daemon.load();
+
+    for (const wall of ['vm', 'os']) {
+      const run = (...flags: string[]) => daemon.docker(['run', '--isolation', wall, ...flags, 'busybox', 'true']);
+      const codes = [(await run('--rm', '--name', 'taken')).code, (await run('--rm', '--name', 'taken')).code];
+      const other = await daemon.docker(['create', '--isolation', wall, '--name', 'other', 'busybox', 'true']);
+      codes.push((await run('--rm', '--name', 'taken')).code);
+      const renamed = await daemon.docker(['rename', 'other', 'taken']);
+      const removed = await daemon.docker(['rm', 'taken']);
+
+      t.deepEqual(codes, [0, 0, 0]);
+      t.is(other.code, 0, other.stderr);
+      t.is(renamed.code, 0, renamed.stderr);
+      t.is(removed.code, 0, removed.stderr);
+    }
+  },
+);
+
 test.serial('limits without a bound are handed on, and options without an effect are refused', async (t) => {
   await using daemon = await TestDaemon.start(t);
   await daemon.load();
